@@ -1,0 +1,4 @@
+"""Streams: length-prefixed batches over a Unix socket on the machine and over TLS between machines.
+
+Owns framing, windows, reconnection and the keys derived from the cluster secret; knows nothing of DNS.
+"""
