@@ -229,7 +229,7 @@ def encode_answers(items: list[AnswerItem]) -> bytes:
     pack = ANSWER_FIXED.pack
     try:
         for a in items:
-            text = a.ede_text.encode()[:255] if a.ede_text else b""
+            text = _cut_text(a.ede_text) if a.ede_text else b""
             parts.append(
                 pack(
                     a.slot,
@@ -252,6 +252,11 @@ def encode_answers(items: list[AnswerItem]) -> bytes:
     except struct.error as error:
         raise BatchError(f"an answer does not fit the batch: {error}") from error
     return _checked_size(b"".join(parts))
+
+
+def _cut_text(text: str) -> bytes:
+    raw = text.encode("utf-8", "replace")
+    return raw if len(raw) <= 255 else raw[:255].decode("utf-8", "ignore").encode()  # never half a character
 
 
 def kind_of(data: bytes) -> Kind:

@@ -163,12 +163,37 @@ class Snapshot(msgspec.Struct):
             self.version, {k: msgspec.msgpack.encode(v) for k, v in changed.items()}, dict(self.section_versions)
         )
 
-    def merge(self, delta: Delta) -> Snapshot:
-        """This snapshot with a delta's sections in place of its own."""
+    def merge_version(self, version: Version) -> Snapshot:
+        """The same content under a later version, every section counted as changed: a new term's first state."""
         fields: dict[str, Any] = {section: getattr(self, section) for section in SECTIONS}
-        for section, data in delta.sections.items():
-            fields[section] = msgspec.msgpack.decode(data, type=_SECTION_TYPES[section])
+        return Snapshot(version=version, section_versions=dict.fromkeys(SECTIONS, version), **fields)
+
+    def merge(self, delta: Delta) -> Snapshot:
+        """This snapshot with a delta's sections in place of its own; raises ``StateError`` for a damaged one."""
+        fields: dict[str, Any] = {section: getattr(self, section) for section in SECTIONS}
+        fields.update(_decode_sections(delta.sections))
         return Snapshot(version=delta.version, section_versions=delta.section_versions, **fields)
+
+
+def first_snapshot(config: dict[str, Any], ring_seed: int) -> Snapshot:
+    """What a machine knows before any controller has spoken: its own configuration, and nobody to ask.
+
+    Args:
+        config: ``Config.model_dump(mode="json")``.
+        ring_seed: derived from the cluster secret.
+    """
+    version = Version(0, 1)
+    return Snapshot(
+        version=version,
+        config=config,
+        machines=[],
+        endpoints=[],
+        ring=RingTable(0, ring_seed),
+        zones=[],
+        flushes=[],
+        scale=Scale(0, 0, 0, 0),
+        section_versions=dict.fromkeys(SECTIONS, version),
+    )
 
 
 class Delta(msgspec.Struct, frozen=True):
@@ -179,12 +204,25 @@ class Delta(msgspec.Struct, frozen=True):
     section_versions: dict[str, Version]
 
     def snapshot(self) -> Snapshot:
-        """The snapshot that a complete delta stands for; raises ``StateError`` if sections are missing."""
+        """The snapshot that a complete delta stands for; raises ``StateError`` if some are missing or damaged."""
         missing = [section for section in SECTIONS if section not in self.sections]
         if missing:
             raise StateError(f"a first delta must hold every section; missing: {', '.join(missing)}")
-        fields = {s: msgspec.msgpack.decode(d, type=_SECTION_TYPES[s]) for s, d in self.sections.items()}
-        return Snapshot(version=self.version, section_versions=self.section_versions, **fields)
+        return Snapshot(version=self.version, section_versions=self.section_versions, **_decode_sections(self.sections))
+
+
+def _decode_sections(sections: dict[str, bytes]) -> dict[str, Any]:
+    """Sections by name; those that a newer controller added and this side does not know are left out."""
+    fields: dict[str, Any] = {}
+    for section, data in sections.items():
+        kind = _SECTION_TYPES.get(section)
+        if kind is None:
+            continue
+        try:
+            fields[section] = msgspec.msgpack.decode(data, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # ValidationError is a DecodeError
+            raise StateError(f"section {section} of a delta is damaged: {error}") from error
+    return fields
 
 
 _SECTION_TYPES: Final[dict[str, Any]] = {

@@ -56,7 +56,10 @@ def from_text(text: str, origin: bytes | None = None) -> bytes:
 
 
 def _split(text: str) -> tuple[list[bytes], bool]:
-    raw = text.encode("utf-8", "surrogateescape")
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:  # half of a surrogate pair, as JSON can spell it
+        raise NameError_(f"{text!r} holds a character that is none", hint="write octets as \\DDD") from error
     if b"\\" not in raw:
         absolute = raw.endswith(b".")
         return (raw[:-1] if absolute else raw).split(b"."), absolute

@@ -239,8 +239,8 @@ def layout(data: bytes, question_end: int | None = None) -> bytes:
     Raises:
         MessageError: the message is truncated, or has octets behind its last record.
     """
-    if len(data) < dns.HEADER_SIZE:
-        raise MessageError("a message has at least 12 octets")
+    if not dns.HEADER_SIZE <= len(data) <= dns.MESSAGE_SIZE_MAX:
+        raise MessageError(f"{len(data)} octets; a message has 12 to 65,535")
     _, _, qdcount, *counts = _HEADER.unpack_from(data)
     position = dns.HEADER_SIZE
     if question_end is not None:
@@ -252,18 +252,19 @@ def layout(data: bytes, question_end: int | None = None) -> bytes:
     out: list[bytes] = []
     pack = LAYOUT.pack
     for section in (0, 1, 2):
-        previous: tuple[bytes, int] | None = None
+        owner, owner_at, kind = b"", 0, (-1, -1)  # of the record before
         for _ in range(counts[section]):
             start = position
             position = skip_name(data, position)
             if position + 10 > size:
                 raise MessageError("a record is truncated")
-            rtype, _, _, rdlength = _RR.unpack_from(data, position)
-            # Owners of one RRset are written alike: the same pointer, or the same uncompressed labels.
-            mark = (data[start:position], rtype)
+            rtype, rclass, _, rdlength = _RR.unpack_from(data, position)
+            written = data[start:position]
+            # Owners of one RRset are mostly written alike; a first in full and a pointer to it is as legal.
+            first = kind != (rtype, rclass) or (written != owner and not _same_name(data, start, owner_at))
             if rtype != dns.Type.OPT:
-                out.append(pack(start, position + 4, section, mark != previous))
-            previous = mark
+                out.append(pack(start, position + 4, section, first))
+            owner, owner_at, kind = written, start, (rtype, rclass)
             position += 10 + rdlength
             if position > size:
                 raise MessageError("a record's data runs over the end")
@@ -272,8 +273,14 @@ def layout(data: bytes, question_end: int | None = None) -> bytes:
     return b"".join(out)
 
 
+def _same_name(data: bytes, one: int, two: int) -> bool:
+    return read_name(data, one)[0].lower() == read_name(data, two)[0].lower()
+
+
 def min_ttl(data: bytes, message_layout: bytes) -> int:
     """The smallest TTL of the records, in seconds; 0 where there is no record. Above 2^31 counts as 0 (RFC 2181)."""
+    if len(message_layout) % LAYOUT.size:
+        raise MessageError("a torn layout")
     least = -1
     for _, ttl_at, _, _ in LAYOUT.iter_unpack(message_layout):
         ttl = int.from_bytes(data[ttl_at : ttl_at + 4], "big")
