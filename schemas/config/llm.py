@@ -121,6 +121,9 @@ class LLMConfig(Section):
     """Keep answers from looking like verification records."""
     log_prompts: bool = False
     """Whether prompts stand in logs; otherwise a salted hash."""
+    verify_source: Literal["auto", "always", "off"] = "auto"
+    """Whether an unproven UDP source must come back by TCP before it may cost a call; auto: once half of the calls
+    of a minute are spent, and from a client's third call on."""
     limits: LimitsConfig = LimitsConfig()
     """Limits."""
     embedded: EmbeddedConfig = EmbeddedConfig()
