@@ -114,6 +114,7 @@ class EdnsOption(IntEnum):
     PADDING = 12
     EDE = 15
     TRACE_CONTEXT = 65500  # local use: W3C trace context as 1 version + 16 trace id + 8 span id + 1 flags octets
+    LOOP = 65501  # local use: ``loops.token`` of the cluster whose query actor sent the query
 
 
 class Transport(IntEnum):

@@ -8,6 +8,8 @@ believed before it is checked: extents and checksums at ``open_image``, each nod
 from __future__ import annotations
 
 import contextlib
+import os
+import weakref
 from collections.abc import Iterator
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -25,9 +27,18 @@ NODE_KEPT_SIZE_MAX: Final = 2048  # larger nodes are decoded anew, so that the b
 
 
 class Image:
-    """A mapped image file with its zones; immutable, closed when nobody answers from it any more."""
+    """A mapped image file with its zones; immutable, closed when nobody answers from it any more.
 
-    def __init__(self, path: Path, data: mmap | bytes) -> None:
+    Args:
+        path: for messages.
+        data: the file's octets.
+        handle: the open file, which the image then owns; -1: ``data`` is no file's.
+    """
+
+    def __init__(self, path: Path, data: mmap | bytes, handle: int = -1) -> None:
+        self._handle = handle
+        self._close_handle = weakref.finalize(self, os.close, handle) if handle >= 0 else None
+        self._state_at_open = _state(handle)
         where = str(path)
         self.path = path
         self.directory = directory.read(data, where)
@@ -47,6 +58,11 @@ class Image:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def touched(self) -> bool:
+        """Whether somebody has written into the file since: checksums and nodes read before mean nothing then."""
+        return _state(self._handle) != self._state_at_open
 
     def _numbers(self, view: memoryview, section: directory.Section, where: str) -> memoryview:
         if section.size != section.count * images.SLOT.size:
@@ -78,6 +94,9 @@ class Image:
 
     def close(self) -> None:
         """Unmaps the file; the image must not be used afterwards. Closing twice is harmless."""
+        if self._close_handle is not None:
+            self._close_handle()
+            self._handle = -1
         with contextlib.suppress(BufferError):  # somebody still walks its nodes: unmapped when the walk is dropped
             while self._views:
                 self._views[-1].release()
@@ -140,6 +159,11 @@ class ImageZone:
         self.negative_soa = soa.with_ttl(self.negative_ttl)
         """The SOA as negative answers carry it: TTL is the lesser of its own and MINIMUM (RFC 2308 section 3)."""
 
+    @property
+    def touched(self) -> bool:
+        """See ``Image.touched``."""
+        return self._image.touched
+
     def find(self, key: bytes) -> Node | None:
         """The node with exactly this name (key form), also below cuts; raises ``ImageError`` for a torn image."""
         kept = self._kept.get(key)
@@ -199,11 +223,20 @@ def open_image(path: Path) -> Image:
             if not file.seek(0, 2):
                 raise ImageError("truncated: the file is empty", where=str(path), hint="fetch it again")
             data = mmap(file.fileno(), 0, access=ACCESS_READ)
+            handle = os.dup(file.fileno())
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
     try:
-        return Image(path, data)
+        return Image(path, data, handle)
     except ImageError:
         if not data.closed:
             data.close()
         raise
+
+
+def _state(handle: int) -> tuple[int, int]:
+    """Size and time of the last change of an open file, whatever its name is by now."""
+    if handle < 0:
+        return 0, 0
+    found = os.fstat(handle)
+    return found.st_size, found.st_mtime_ns

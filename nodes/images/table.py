@@ -46,7 +46,7 @@ class ZoneTable:
     Args:
         entries: every zone that is served anywhere, also those without an image.
         images: image files present here, by SHA-256.
-        previous: the table before; images that both name stay mapped.
+        previous: the table before; images that both name stay mapped, unless their files were written into.
     """
 
     def __init__(
@@ -60,8 +60,10 @@ class ZoneTable:
         self._entries: dict[tuple[int, bytes], ZoneEntry] = {}
         self._zones: dict[tuple[int, bytes], ImageZone] = {}
         self._kept: dict[tuple[int, bytes, int], Answer] = {}
+        self._told: set[bytes] = set()
         self._apex_sizes: frozenset[int] = frozenset(len(entry.apex) for entry in entries)
-        opened: dict[str, Image | str] = dict(previous._images) if previous is not None else {}
+        before = previous._images if previous is not None else {}
+        opened: dict[str, Image | str] = {sha256: image for sha256, image in before.items() if not image.touched}
         self._zones_of: dict[str, dict[tuple[int, bytes], ImageZone]] = {}
         for entry in entries:
             self._entries[entry.view, entry.apex] = entry
@@ -118,6 +120,16 @@ class ZoneTable:
                 return child
             position += key[position] + 1
 
+    def _sound(self, entry: ZoneEntry | None, view: int) -> ZoneEntry | None:
+        """The entry, unless its image's file was written into: what stands there now would be a lie, or SIGBUS."""
+        zone = self._zones.get((view, entry.apex)) if entry is not None else None
+        if zone is None or not zone.touched:
+            return entry
+        if zone.apex not in self._told:
+            self._told.add(zone.apex)
+            log.error("zone image written into: not answered from", extra={"zone": names.to_text(zone.apex)})
+        return None
+
     def zone(self, entry: ZoneEntry) -> ImageZone | None:
         """The usable zone of an entry."""
         return self._zones.get((entry.view, entry.apex))
@@ -147,7 +159,7 @@ class ZoneTable:
         return self._make(key, qtype, qclass, view)
 
     def _make(self, key: bytes, qtype: int, qclass: int, view: int) -> Answer | None:
-        entry = self.find(key, qtype, view)
+        entry = self._sound(self.find(key, qtype, view), view)
         zone = self._zones.get((view, entry.apex)) if entry is not None else None
         if zone is None:
             return None
@@ -157,7 +169,7 @@ class ZoneTable:
             return _without_records(key, qtype, qclass, dns.Rcode.NOTIMP)
 
         def find_zone(name: bytes, wanted: int) -> ImageZone | None:
-            found = self.find(name, wanted, view)
+            found = self._sound(self.find(name, wanted, view), view)
             return self._zones.get((view, found.apex)) if found is not None else None
 
         try:
@@ -189,4 +201,4 @@ def _without_records(key: bytes, qtype: int, qclass: int, rcode: int) -> Answer:
 
 def retired(previous: ZoneTable, current: ZoneTable) -> list[Image]:
     """Images that only the previous table maps: to be closed once nobody answers from it."""
-    return [image for sha256, image in previous._images.items() if sha256 not in current._images]
+    return [image for sha256, image in previous._images.items() if current._images.get(sha256) is not image]

@@ -171,3 +171,47 @@ def test_any_octet_in_a_label_and_the_longest_names(tmp_path: Path) -> None:
     assert len(N(f"{longest}.example.")) == 255
     assert len(ask(zones, f"{longest}.example.", "A").answer) == 1
     assert len(ask(zones, f"{odd}.example.", "A").answer) == 1
+
+
+@pytest.mark.parametrize("damage", ["overwritten", "cut"])
+def test_a_file_that_somebody_writes_into_is_not_answered_from(tmp_path: Path, damage: str) -> None:
+    """Neither SIGBUS nor a lie: new answers stop, kept ones stay, other zones serve, the next table maps anew."""
+    zones = table(tmp_path, {"a.": HEAD + "x A 192.0.2.5\nalias CNAME ns.b.\n", "b.": HEAD})
+    sha256 = next(e.image.sha256 for e in zones.entries if e.image and e.apex == N("a."))
+    path = tmp_path / f"{sha256}.img"
+    good = path.read_bytes()
+    kept = ask(zones, "ns.a.", "A").answer
+    with path.open("r+b") as file:
+        if damage == "cut":
+            file.truncate(0)
+        else:
+            file.write(b"\xff" * len(good))
+    new = wire.parse_query(dns.message.make_query("x.a.", "A").to_wire())
+    assert zones.answer(new) is None
+    assert zones.answer(new) is None
+    assert ask(zones, "ns.a.", "A").answer == kept
+    assert ask(zones, "ns.b.", "A").answer
+    gone = ZoneTable(zones.entries, {s: p for s, p in paths_of(zones, tmp_path).items() if s != sha256}, previous=zones)
+    assert gone.missing == 1
+    path.unlink()
+    path.write_bytes(good)
+    mended = ZoneTable(zones.entries, paths_of(zones, tmp_path), previous=zones)
+    assert section(ask(mended, "x.a.", "A").answer) == ["x.a. 3600 IN A 192.0.2.5"]
+    assert [image.path for image in retired(zones, mended)] == [path]
+    for image in retired(zones, mended):
+        image.close()
+        image.close()
+
+
+def test_a_file_that_is_only_unlinked_goes_on(tmp_path: Path) -> None:
+    """What is mapped is still whole: it serves from there, in this table and the next."""
+    zones = table(tmp_path, {"a.": HEAD})
+    next(tmp_path.glob("*.img")).unlink()
+    again = ZoneTable(zones.entries, {}, previous=zones)
+    assert ask(again, "ns.a.", "A").answer
+    assert retired(zones, again) == []
+
+
+def paths_of(zones: ZoneTable, folder: Path) -> dict[str, Path]:
+    """Image files of a table's entries."""
+    return {e.image.sha256: folder / f"{e.image.sha256}.img" for e in zones.entries if e.image}
