@@ -47,11 +47,14 @@ def from_text(text: str, origin: bytes | None = None) -> bytes:
         if not label:
             raise NameError_(f"empty label in {text!r}", hint="two dots stand next to each other, or one at the start")
         if len(label) > LABEL_SIZE_MAX:
-            raise NameError_(f"a label of {len(label)} octets in {text!r}; a label has at most {LABEL_SIZE_MAX}")
+            raise NameError_(
+                f"a label of {len(label)} octets in {text!r}; a label has at most {LABEL_SIZE_MAX}",
+                hint="shorten it, or put a dot into it",
+            )
     tail = ROOT if absolute or origin is None else origin
     wire = b"".join(bytes((len(label),)) + label for label in labels) + tail
     if len(wire) > NAME_SIZE_MAX:
-        raise NameError_(f"{text!r} has {len(wire)} octets; a name has at most {NAME_SIZE_MAX}")
+        raise NameError_(f"{text!r} has {len(wire)} octets; a name has at most {NAME_SIZE_MAX}", hint="shorten it")
     return wire
 
 
@@ -79,7 +82,7 @@ def _split(text: str) -> tuple[list[bytes], bool]:
                 i += 4
                 continue
             if i + 1 >= len(raw):
-                raise NameError_(f"{text!r} ends in a lone backslash")
+                raise NameError_(f"{text!r} ends in a lone backslash", hint="a backslash itself is written \\\\")
             label.append(raw[i + 1])
             i += 2
             continue

@@ -33,7 +33,11 @@ BACK_OFF_S: Final = (1.0, 60.0)
 STEADY_S: Final = 60.0
 """A process that ran that long may be started again at once: its end was no boot loop."""
 _MODULE: Final = "raydns.actors.llm.embedded_server"
-_FAULTS: Final = {"WeightsAbsentError": Fault.EMBEDDED_ABSENT, "WeightsDamagedError": Fault.EMBEDDED_CHECKSUM}
+_FAULTS: Final = {
+    "WeightsAbsentError": Fault.EMBEDDED_ABSENT,
+    "ModelPathError": Fault.EMBEDDED_PATH,
+    "WeightsDamagedError": Fault.EMBEDDED_CHECKSUM,
+}
 
 
 class EmbeddedProcess:

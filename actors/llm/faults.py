@@ -33,6 +33,7 @@ class Fault(StrEnum):
     STREAM = "stream"  # an error event inside the stream
     CUT = "cut"  # the stream ended without its end
     EMBEDDED_ABSENT = "embedded_absent"  # package or weights not installed
+    EMBEDDED_PATH = "embedded_path"  # the configured file is not there
     EMBEDDED_CHECKSUM = "embedded_checksum"
     EMBEDDED_DOWN = "embedded_down"  # starting, restarting, or the weights cannot be loaded
     INTERNAL = "internal"  # a bug of ours: said, logged, never raised
@@ -72,6 +73,11 @@ CONSEQUENCES: Final[dict[Fault, Consequence]] = {
     Fault.STREAM: Consequence("provider failed while answering", Ede.NO_REACHABLE_AUTHORITY, breaker=True),
     Fault.CUT: Consequence("provider cut its answer", Ede.NETWORK_ERROR, breaker=True),
     Fault.EMBEDDED_ABSENT: Consequence(f"embedded model not installed: {INSTALL_HINT}", Ede.NOT_READY),
+    # The path itself is the operator's: it stands in the log, not in an answer.
+    Fault.EMBEDDED_PATH: Consequence(
+        f"embedded model file not found: correct llm.embedded.model_path, or leave it empty and {INSTALL_HINT}",
+        Ede.NOT_READY,
+    ),
     Fault.EMBEDDED_CHECKSUM: Consequence(
         f"embedded model file is damaged (wrong sha256); install again: {INSTALL_HINT}", Ede.NOT_READY
     ),

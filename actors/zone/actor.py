@@ -114,13 +114,14 @@ class ZoneActor:
         return True
 
     def refresh(self) -> int:
-        """Re-reads what is known: tracing, and zones that the cluster names as ours; its packed version."""
+        """Re-reads what is known: tracing, images, zones that the cluster names as ours; its packed version."""
         snapshot: Snapshot | None = self._known.load()
         if snapshot is None:
             return self._version
         trace = self._known.config().telemetry.trace
         if trace != self._trace:
             self._trace, self._tracer = trace, Tracer("zone", str(self._me.index), trace)
+        self._core.mend()
         self._core.adopt(snapshot.zones)
         self._thread.call_soon(self._core.close_retired)
         self._version = snapshot.version.packed

@@ -106,6 +106,24 @@ class ZoneShardCore:
         if len(self._adopted) != before or self._table.missing:
             self._install()
 
+    def mend(self) -> None:
+        """Makes images again whose files have vanished or were damaged; what cannot be made is said and stays."""
+        present = self._images.images()
+        lost = [
+            place
+            for place, zone in self._zones.items()
+            if zone.entry.image is not None and zone.entry.image.sha256 not in present
+        ]
+        for place in lost:
+            try:
+                self._zones[place] = self._rebuild(self._zones[place])
+            except StateError as error:
+                log.error("image not made again", extra={"zone": names.to_text(place[1]), "problem": str(error)})
+            else:
+                log.warning("image made again", extra={"zone": names.to_text(place[1])})
+        if lost:
+            self._install()
+
     def _rebuild(self, zone: StoredZone) -> StoredZone:
         entry = zone.entry
         data = self._store.contents(entry.view, entry.apex)

@@ -56,7 +56,7 @@ class MasterFileError(ZoneFileError):
         super().__init__(
             f"{count}: " + "; ".join(str(problem) for problem in errors[:3]) + ("; …" if len(errors) > 3 else ""),
             where=first.where if first is not None else origin_file,
-            hint="the zone that was served before is still served" if errors else "",
+            hint="correct it and load it again; what was served before still is" if errors else "",
         )
 
     def __reduce__(self) -> tuple[object, ...]:

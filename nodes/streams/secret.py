@@ -64,9 +64,15 @@ def load(path: Path) -> bytes:
             hint="start the head first, or copy its cluster_secret to this machine with mode 0600",
         ) from error
     except OSError as error:
-        raise StateError(f"the cluster secret cannot be read: {error.strerror}", where=where) from error
+        raise StateError(
+            f"the cluster secret cannot be read: {error.strerror}",
+            where=where,
+            hint="it has to be a file of this user with mode 0600",
+        ) from error
     if not stat.S_ISREG(status.st_mode):
-        raise StateError("the cluster secret is not a file", where=where)
+        raise StateError(
+            "the cluster secret is not a file", where=where, hint="remove it, and copy the secret of this cluster there"
+        )
     if status.st_mode & 0o077:
         raise StateError(
             f"the cluster secret has mode {stat.S_IMODE(status.st_mode):04o}, so that others can read it",

@@ -20,7 +20,8 @@ from raydns.nodes.known import Known
 from raydns.nodes.paths import StateDir
 from raydns.schemas import batch, names
 from raydns.schemas.batch import AnswerFlag, AnswerItem, Outcome, QueryItem, Room
-from raydns.schemas.cluster import Endpoint, ZoneEntry
+from raydns.schemas.cluster import Endpoint, ImageRef, ZoneEntry
+from raydns.schemas.errors import StateError
 
 N = names.from_text
 HEAD = "$TTL 300\n@ SOA ns hostmaster {serial} 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n"
@@ -113,6 +114,54 @@ def test_restart_serves_again_and_makes_missing_images(state: StateDir) -> None:
     Known(state).image_path(entry.image.sha256).unlink()
     shard, store = core(state)
     assert shard.entries() == [entry]
+    assert read(shard.answer(query("ns.example."))).answer
+    store.close()
+
+
+@pytest.mark.parametrize("damage", ["unlinked", "overwritten", "replaced"])
+def test_an_image_that_is_lost_while_it_runs_is_made_again(state: StateDir, damage: str) -> None:
+    """The file is there again, octet for octet, and answered from; until then no answer is made of what is left."""
+    shard, store = core(state)
+    entry = shard.load(N("example."), HEAD.format(serial=1), "x.zone")
+    other = shard.load(N("other."), HEAD.format(serial=1), "y.zone")
+    assert entry.image is not None
+    path = Known(state).image_path(entry.image.sha256)
+    good = path.read_bytes()
+    if damage == "overwritten":
+        path.chmod(0o600)
+        with path.open("r+b") as file:
+            file.write(b"\xff" * len(good))
+        answer = shard.answer(query("ns.example."))
+        assert (read(answer).rcode(), answer.ede) == (2, 14)
+    else:
+        path.unlink()
+        if damage == "replaced":
+            path.write_bytes(b"garbage")
+    shard.mend()
+    shard.close_retired()
+    assert path.read_bytes() == good
+    assert read(shard.answer(query("ns.example."))).answer
+    assert read(shard.answer(query("ns.other."))).answer
+    assert shard.entries() == [entry, other]
+    shard.mend()
+    store.close()
+
+
+def test_an_image_that_cannot_be_made_again_is_said(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that takes nothing costs no more than the image: what is mapped goes on being answered."""
+    shard, store = core(state)
+    entry = shard.load(N("example."), HEAD.format(serial=1), "x.zone")
+    assert entry.image is not None
+    Known(state).image_path(entry.image.sha256).unlink()
+
+    def full(*_: object) -> ImageRef:
+        raise StateError("cannot keep the image: No space left on device", where="x", hint="make room")
+
+    monkeypatch.setattr(Known, "put_image", full)
+    shard.mend()
+    assert "image not made again" in caplog.text
     assert read(shard.answer(query("ns.example."))).answer
     store.close()
 

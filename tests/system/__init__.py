@@ -1,0 +1,1 @@
+"""A whole node with Ray, asked by real clients; see ``node.py`` for how it is started and ended."""
