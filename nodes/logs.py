@@ -125,7 +125,7 @@ def _fields(record: logging.LogRecord, component: str) -> dict[str, Any]:
         "event": _message(record),
     }
     for key, value in vars(record).items():
-        if key in RECORD_KEYS:
+        if key in RECORD_KEYS or key.startswith("_"):  # Ray marks every record of its processes
             continue
         if key in _HEXADECIMAL and isinstance(value, bytes):
             fields[key] = value.hex()

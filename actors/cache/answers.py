@@ -11,16 +11,15 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from raydns.schemas import dns, wire
-from raydns.schemas.batch import AnswerItem
+from raydns.schemas.batch import AnswerFlag, AnswerItem
 from raydns.schemas.errors import MessageError
 
-from . import bits
 from .settings import Settings
 
 _HEADER: Final = struct.Struct("!HHHHHH")
 _TTL: Final = struct.Struct("!I")
 _TTL_LIMIT: Final = 0x80000000  # RFC 2181 section 8: what has the top bit set counts as 0
-_ANSWERS: Final = frozenset({bits.NOERROR, bits.NXDOMAIN})
+_ANSWERS: Final = frozenset({dns.Rcode.NOERROR, dns.Rcode.NXDOMAIN})
 
 
 class Kind(IntEnum):
@@ -60,12 +59,12 @@ def judge(answer: AnswerItem, question: bytes, settings: Settings) -> Verdict:
     if len(layout) != wire.LAYOUT.size * sum(_HEADER.unpack_from(message)[3:]):
         raise MessageError("an answer between rooms must not hold an OPT")
     rcode = message[3] & dns.RCODE_MASK
-    if answer.flags & bits.NEVER_KEPT or message[2] & 0x02 or not answer.flags & bits.SHAREABLE:
+    if answer.flags & AnswerFlag.NEVER_KEPT or message[2] & 0x02 or not answer.flags & AnswerFlag.SHAREABLE:
         return Verdict(Kind.PASSED, 0, message, layout)
     if rcode not in _ANSWERS:
         return Verdict(Kind.FAILURE, 0, message, layout)
     scan = _scan(message, layout, int.from_bytes(question[-4:-2], "big"))
-    if scan.matched and rcode == bits.NOERROR:
+    if scan.matched and rcode == dns.Rcode.NOERROR:
         return _positive(answer, message, layout, scan, settings)
     return _negative(answer, message, layout, scan, settings)
 
@@ -91,9 +90,9 @@ def _scan(message: bytes, layout: bytes, qtype: int) -> _Scan:
             ttl = 0
         rtype = message[at - 4] << 8 | message[at - 3]
         if section == 0:
-            if qtype in {rtype, bits.ANY}:
+            if qtype in {rtype, dns.Type.ANY}:
                 matched = True
-        elif section == 1 and rtype == bits.SOA and not soa_at:
+        elif section == 1 and rtype == dns.Type.SOA and not soa_at:
             soa_at, soa_ttl = at, min(ttl, _soa_minimum(message, at))
             ttl = soa_ttl
         least = min(least, ttl)
@@ -176,6 +175,6 @@ def failed(slot: int, question: bytes, rcode: int, ede: int, text: str, *, share
         text: for people, in the answer's EXTRA-TEXT.
         shareable: whether it is also the answer of those who wait below for the same.
     """
-    flags = bits.LOCAL_FAILURE | (bits.SHAREABLE if shareable else 0)
+    flags = AnswerFlag.LOCAL_FAILURE | (AnswerFlag.SHAREABLE if shareable else 0)
     message = bare(question, rcode) if question else _HEADER.pack(0, dns.QR | rcode, 0, 0, 0, 0)
     return AnswerItem(slot, message, flags, ede=int(ede), ede_text=text)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from raydns.schemas import dns
-from raydns.schemas.batch import AnswerItem
+from raydns.schemas.batch import AnswerFlag, AnswerItem, Outcome, QueryFlag
 from raydns.schemas.errors import MessageError
 
-from . import bits
 from .answers import Kind, Verdict, judge
 from .flights import Flight, State, Waiter
 from .state import ShardState
@@ -41,26 +40,26 @@ class Arrivals:
             state.metrics.dropped.inc("malformed")
             self.fail(flight, dns.Ede.INVALID_DATA, "a malformed answer", now, detail=error.message)
             return
-        if answer.flags & bits.LOCAL_FAILURE and self._serve_old(flight, now):
+        if answer.flags & AnswerFlag.LOCAL_FAILURE and self._serve_old(flight, now):
             return
-        if not answer.flags & bits.SHAREABLE:
+        if not answer.flags & AnswerFlag.SHAREABLE:
             self._this_slot_only(flight, verdict, answer, now)
             self._next_leads(flight, now, launch)
             return
         if verdict.kind == Kind.FAILURE and self._serve_old(flight, now):
             return
         down = self._settled(flight, verdict, answer, now)
-        outcome = bits.FAILED if verdict.kind == Kind.FAILURE else bits.MISS
+        outcome = Outcome.FAILED if verdict.kind == Kind.FAILURE else Outcome.MISS
         leader = flight.leader()
         if flight.live > 1:
             for waiter in [w for w in flight.unanswered() if w is not leader]:
-                state.replies.send(waiter, _for_waiter(waiter, down), bits.JOINED if waiter.joined else outcome, now)
+                state.replies.send(waiter, _for_waiter(waiter, down), Outcome.JOINED if waiter.joined else outcome, now)
                 state.flights.answered(waiter)
         if leader is not None:  # last, since it gets the answer itself and not a copy
             down.slot = leader.slot
             if leader.joined:
                 down.rooms = b""
-            state.replies.send(leader, down, bits.JOINED if leader.joined else outcome, now)
+            state.replies.send(leader, down, Outcome.JOINED if leader.joined else outcome, now)
             state.flights.answered(leader)
         self.end(flight, State.LANDED, "failure" if verdict.kind == Kind.FAILURE else "answer")
 
@@ -68,11 +67,11 @@ class Arrivals:
         """An answer of a transfer, NOTIFY or UPDATE: as it is, to its one waiter; ``True`` if more will come."""
         state = self._state
         waiter = flight.leader()
-        more = bool(answer.flags & bits.MORE)
+        more = bool(answer.flags & AnswerFlag.MORE)
         if waiter is not None:
             answer.slot = waiter.slot
             answer.ring_version = state.ring.version
-            state.replies.send(waiter, answer, bits.MISS, now)
+            state.replies.send(waiter, answer, Outcome.MISS, now)
             if not more:
                 state.flights.answered(waiter)
         if not more:
@@ -122,7 +121,7 @@ class Arrivals:
             return
         refused = verdict.message[3] & dns.RCODE_MASK == dns.Rcode.REFUSED
         down = _below(verdict, answer, answer.began or flight.began, self._state.ring.version)
-        self._state.replies.send(leader, _for_waiter(leader, down), bits.REFUSED if refused else bits.MISS, now)
+        self._state.replies.send(leader, _for_waiter(leader, down), Outcome.REFUSED if refused else Outcome.MISS, now)
         self._state.flights.answered(leader)
 
     def _next_leads(self, flight: Flight, now: float, launch: Launch) -> None:
@@ -152,7 +151,7 @@ class Arrivals:
 
     def _keep(self, flight: Flight, verdict: Verdict, down: AnswerItem, now: float) -> None:
         state = self._state
-        if not state.settings.enabled or down.flags & bits.STALE or flight.item.flags & bits.APEX:
+        if not state.settings.enabled or down.flags & AnswerFlag.STALE or flight.item.flags & QueryFlag.APEX:
             return
         if state.flushed(flight.name, down.began):
             state.metrics.dropped.inc("flushed")
@@ -162,7 +161,7 @@ class Arrivals:
             return
         entry = state.store.put(flight.key)
         entry.message, entry.layout, entry.facts = down.message, down.layout, down.facts
-        entry.flags = down.flags & bits.KEPT
+        entry.flags = down.flags & (AnswerFlag.SHAREABLE | AnswerFlag.SECURE)
         entry.scope, entry.ede, entry.ede_text = down.scope, down.ede, down.ede_text
         entry.ttl, entry.began = verdict.ttl, down.began
         entry.negative = verdict.kind == Kind.NEGATIVE
@@ -175,7 +174,7 @@ class Arrivals:
         """RFC 9520: for how many seconds the failure is now the answer."""
         state = self._state
         settings = state.settings
-        if not settings.enabled or flight.item.flags & bits.APEX or state.flushed(flight.name, down.began):
+        if not settings.enabled or flight.item.flags & QueryFlag.APEX or state.flushed(flight.name, down.began):
             return 0
         failure = state.failures.add(flight.key, now, settings.failure_ttl, settings.failure_ttl_max)
         failure.rcode = down.message[3] & dns.RCODE_MASK
@@ -187,7 +186,7 @@ def _below(verdict: Verdict, answer: AnswerItem, began: int, ring_version: int) 
     return AnswerItem(
         0,
         verdict.message,
-        answer.flags & bits.NOT_TRACED,
+        answer.flags & (0xFFFF ^ AnswerFlag.TRACED),
         answer.scope,
         0,
         0,

@@ -15,11 +15,10 @@ from typing import Final
 
 from raydns.nodes.metrics import Family
 from raydns.schemas import dns, wire
-from raydns.schemas.batch import QueryItem
+from raydns.schemas.batch import QueryFlag, QueryItem
 from raydns.schemas.cluster import Flush, FlushTable, RingTable
 from raydns.schemas.errors import MessageError
 
-from . import bits
 from .arrivals import Arrivals
 from .departures import BUSY, NOT_READY, Departures
 from .failures import Failure
@@ -134,7 +133,7 @@ class CacheCore:
             return
         key = key_of(query, item, question)
         entry: Entry | None = None
-        if state.settings.enabled and not item.flags & bits.APEX:
+        if state.settings.enabled and not item.flags & QueryFlag.APEX:
             entry = self._find(key, query.key)
             if entry is not None and now < entry.stale_until:
                 if self._from_entry(waiter, item, entry, key=key, question=question, now=now):
@@ -168,7 +167,7 @@ class CacheCore:
                 return True
             return False
         ending = (entry.fresh_until - now) * 10 <= entry.ttl
-        if ending and item.flags & bits.PREFETCH and now >= entry.retry_at:
+        if ending and item.flags & QueryFlag.PREFETCH and now >= entry.retry_at:
             return False
         entry.hits += 1
         self.replies.fresh(waiter, entry, now)
@@ -183,7 +182,7 @@ class CacheCore:
         relay_to = self._departures.owner_elsewhere(item, question[:-4])
         if relay_to >= 0:
             key = for_relay(key, question, item.flags)
-        elif item.flags & bits.LOOKUP_ONLY and not item.flags & bits.APEX:
+        elif item.flags & QueryFlag.LOOKUP_ONLY and not item.flags & QueryFlag.APEX:
             self.replies.not_held(waiter, question, now)
             return
         flight = state.flights.get(key)
@@ -243,7 +242,7 @@ class CacheCore:
         wanted = state.settings.prefetch_hits
         if not wanted or entry.hits < wanted or now < entry.retry_at or state.flights.get(key) is not None:
             return
-        if item.flags & bits.LOOKUP_ONLY or self._departures.owner_elsewhere(item, question[:-4]) >= 0:
+        if item.flags & QueryFlag.LOOKUP_ONLY or self._departures.owner_elsewhere(item, question[:-4]) >= 0:
             return
         channel = state.pool.pick(now)
         if channel is None or channel.in_flight * 2 >= state.settings.in_flight_max:

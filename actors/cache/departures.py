@@ -7,9 +7,8 @@ from functools import partial
 from typing import Final
 
 from raydns.schemas import dns, names
-from raydns.schemas.batch import AnswerItem, QueryItem
+from raydns.schemas.batch import AnswerItem, QueryFlag, QueryItem
 
-from . import bits
 from .arrivals import Arrivals
 from .flights import Channel, Flight, State
 from .replies import LATE
@@ -34,7 +33,7 @@ class Departures:
         """The shard to relay to; -1: answered here, since we own it, it was relayed already, or nobody else can."""
         state = self._state
         ring = state.ring
-        if item.flags & bits.RELAYED or not ring.bounds:
+        if item.flags & QueryFlag.RELAYED or not ring.bounds:
             return -1
         # An ingress and we may have different tables, but hash alike: the seed is the cluster's.
         first, second = ring.owners(item.ring_hash or names.ring_hash(name, ring.seed))
@@ -148,10 +147,10 @@ class Departures:
         settings = state.settings
         flags, trace_flags, span_id = item.flags, item.trace_flags, item.span_id
         if flight.relay_to >= 0:
-            flags |= bits.RELAYED
+            flags |= QueryFlag.RELAYED
             state.metrics.relayed.inc()
         if flight.prefetch:
-            flags, trace_flags = flags | bits.PREFETCH, 0
+            flags, trace_flags = flags | QueryFlag.PREFETCH, 0
         elif trace_flags & 1 and (leader := flight.leader()) is not None:
             span_id = leader.span_id = leader.span_id or state.replies.new_span_id(item)
         left_ms = int((flight.deadline_at - GRACE_S - now) * 1000)

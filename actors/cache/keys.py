@@ -10,9 +10,7 @@ import struct
 from typing import Final
 
 from raydns.schemas import dns, wire
-from raydns.schemas.batch import QueryItem
-
-from . import bits
+from raydns.schemas.batch import QueryFlag, QueryItem
 
 _TAIL: Final = struct.Struct("<BHB")
 TRANSFERS: Final = frozenset({int(dns.Type.AXFR), int(dns.Type.IXFR)})
@@ -36,7 +34,7 @@ def key_of(query: wire.Query, item: QueryItem, question: bytes) -> bytes:
     mark = CD_BIT if query.flags & dns.CD else 0
     if edns is not None and edns.do:
         mark |= DO_BIT
-    if item.flags & bits.APEX:
+    if item.flags & QueryFlag.APEX:
         mark |= APEX_BIT
     tail = _TAIL.pack(mark, item.view_id, item.scope)
     if item.scope and edns is not None:  # the same length of two prefixes is not the same prefix (RFC 7871)
@@ -47,7 +45,7 @@ def key_of(query: wire.Query, item: QueryItem, question: bytes) -> bytes:
 def for_relay(key: bytes, question: bytes, flags: int) -> bytes:
     """The key under which a relayed flight is kept."""
     at = len(question)
-    mark = RELAY_BIT | (LOOKUP_BIT if flags & bits.LOOKUP_ONLY else 0)
+    mark = RELAY_BIT | (LOOKUP_BIT if flags & QueryFlag.LOOKUP_ONLY else 0)
     return key[:at] + bytes((key[at] | mark,)) + key[at + 1 :]
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from raydns.schemas import dns
-from raydns.schemas.batch import AnswerItem, QueryItem, Room, stamp
+from raydns.schemas.batch import AnswerFlag, AnswerItem, Outcome, QueryItem, Room, stamp
 
-from . import bits
 from .answers import aged, bare, failed, with_ttl
 from .failures import Failure
 from .flights import Waiter
@@ -65,7 +64,7 @@ class Replies:
         # Rounded down, so that no tier below ever keeps it longer than this one would.
         left = int(entry.fresh_until - now)
         message = entry.message if left == entry.ttl else aged(entry.message, entry.layout, entry.ttl - left)
-        outcome = bits.NEGATIVE if entry.negative else bits.HIT
+        outcome = Outcome.NEGATIVE if entry.negative else Outcome.HIT
         answer = AnswerItem(
             waiter.slot,
             message,
@@ -88,11 +87,11 @@ class Replies:
 
     def stale(self, waiter: Waiter, entry: Entry, now: float) -> None:
         """From an expired entry (RFC 8767): TTL 30, EDE 3, or 19 where it says that the name does not exist."""
-        gone = entry.message[3] & dns.RCODE_MASK == bits.NXDOMAIN
+        gone = entry.message[3] & dns.RCODE_MASK == dns.Rcode.NXDOMAIN
         answer = AnswerItem(
             waiter.slot,
             with_ttl(entry.message, entry.layout, self.stale_ttl),
-            entry.flags | bits.STALE,
+            entry.flags | AnswerFlag.STALE,
             entry.scope,
             # Below it may serve until it would be tried again here; at once, while that is going on.
             max(min(self.stale_ttl, int(entry.retry_at - now)), 0),
@@ -105,7 +104,7 @@ class Replies:
             dns.Ede.STALE_NXDOMAIN if gone else dns.Ede.STALE_ANSWER,
             "",
         )
-        self.send(waiter, answer, bits.STALE_SERVED, now)
+        self.send(waiter, answer, Outcome.STALE, now)
         self._metrics.stale.inc()
 
     def remembered(self, waiter: Waiter, question: bytes, failure: Failure, now: float) -> None:
@@ -113,14 +112,14 @@ class Replies:
         answer = AnswerItem(
             waiter.slot,
             bare(question, failure.rcode),
-            bits.SHAREABLE,
+            AnswerFlag.SHAREABLE,
             fresh_s=int(failure.until - now),
             began=failure.began,
             ring_version=self.ring_version,
             ede=dns.Ede.CACHED_ERROR,
             ede_text=failure.ede_text,
         )
-        self.send(waiter, answer, bits.FAILED, now)
+        self.send(waiter, answer, Outcome.FAILED, now)
         self._metrics.failures.inc()
 
     def servfail(self, waiter: Waiter, question: bytes, ede: int, reason: str, now: float, *, detail: str = "") -> None:
@@ -128,7 +127,7 @@ class Replies:
         text = f"{reason}: {detail}" if detail else reason
         answer = failed(waiter.slot, question, dns.Rcode.SERVFAIL, ede, text, shareable=True)
         answer.ring_version = self.ring_version
-        self.send(waiter, answer, bits.TIMEOUT if reason == LATE else bits.FAILED, now)
+        self.send(waiter, answer, Outcome.TIMEOUT if reason == LATE else Outcome.FAILED, now)
         self._metrics.failed.inc(reason)
 
     def not_held(self, waiter: Waiter, question: bytes, now: float) -> None:
@@ -136,12 +135,12 @@ class Replies:
         text = "not in the cache, and recursion was not desired"
         answer = failed(waiter.slot, question, dns.Rcode.REFUSED, dns.Ede.NOT_AUTHORITATIVE, text, shareable=False)
         answer.ring_version = self.ring_version
-        self.send(waiter, answer, bits.REFUSED, now)
+        self.send(waiter, answer, Outcome.REFUSED, now)
 
     def formerr(self, waiter: Waiter, problem: str, now: float) -> None:
         """The ingress has let through what is no query."""
         answer = failed(waiter.slot, b"", dns.Rcode.FORMERR, dns.Ede.INVALID_DATA, problem, shareable=False)
-        self.send(waiter, answer, bits.FAILED, now)
+        self.send(waiter, answer, Outcome.FAILED, now)
         self._metrics.failed.inc("malformed query")
 
     def send(self, waiter: Waiter, answer: AnswerItem, outcome: int, now: float) -> None:
@@ -154,7 +153,7 @@ class Replies:
         duration_us = int(took * 1e6)
         answer.rooms = stamp(Room.CACHE, outcome, self.index, start_us, duration_us) + answer.rooms
         if item.trace_flags & 1:
-            answer.flags |= bits.TRACED
+            answer.flags |= AnswerFlag.TRACED
         waiter.reply(answer)
         self._metrics.latency.observe(took, OUTCOMES[outcome])
         if item.trace_flags & 1 and self._tracer is not None:

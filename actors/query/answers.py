@@ -33,9 +33,7 @@ def refused(
     """A refusal; *this slot only* unless it would be the same for whoever asks."""
     if not shareable:
         return AnswerItem(slot, bare(query, rcode), 0, ede=int(ede), ede_text=text)
-    return AnswerItem(
-        slot, bare(query, rcode), int(AnswerFlag.SHAREABLE), fresh_s=REFUSAL_S, ede=int(ede), ede_text=text
-    )
+    return AnswerItem(slot, bare(query, rcode), AnswerFlag.SHAREABLE, fresh_s=REFUSAL_S, ede=int(ede), ede_text=text)
 
 
 def failed(slot: int, query: wire.Query, ede: int, text: str, *, ours: bool, fresh_s: int = 0) -> AnswerItem:
@@ -49,7 +47,7 @@ def failed(slot: int, query: wire.Query, ede: int, text: str, *, ours: bool, fre
         ours: of our own making (budget, shedding, deadline): told to those who wait, and cached in no tier.
         fresh_s: how long a failure that is not ours may be remembered (RFC 9520).
     """
-    flags = AnswerFlag.SHAREABLE | (AnswerFlag.LOCAL_FAILURE if ours else AnswerFlag(0))
+    flags = AnswerFlag.SHAREABLE | (AnswerFlag.LOCAL_FAILURE if ours else 0)
     return AnswerItem(
         slot,
         bare(query, dns.Rcode.SERVFAIL),
@@ -64,7 +62,7 @@ def malformed(slot: int, message: bytes) -> AnswerItem:
     """FORMERR to what no ingress lets through; only the header can be echoed."""
     header = message[: dns.HEADER_SIZE].ljust(dns.HEADER_SIZE, b"\x00")
     data = b"\x00\x00" + wire.error_response(header, None, dns.Rcode.FORMERR)[2:]
-    return AnswerItem(slot, data, int(AnswerFlag.LOCAL_FAILURE))
+    return AnswerItem(slot, data, AnswerFlag.LOCAL_FAILURE)
 
 
 def forwarded(slot: int, reply: Reply, lifetimes: Lifetimes) -> AnswerItem:
@@ -72,7 +70,7 @@ def forwarded(slot: int, reply: Reply, lifetimes: Lifetimes) -> AnswerItem:
     return AnswerItem(
         slot,
         reply.message,
-        int(AnswerFlag.SHAREABLE),
+        AnswerFlag.SHAREABLE,
         fresh_s=reply.fresh_s,
         stale_s=lifetimes.stale_max_s if reply.fresh_s else 0,
         layout=reply.layout,

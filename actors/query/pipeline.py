@@ -52,9 +52,9 @@ _ROOMS_SIZE_MAX: Final = ROOM.size * ROOMS_MAX
 _NXNAME: Final = 128  # RFC 9824 section 3.4: a question for it is FORMERR
 _TRANSFERS: Final = frozenset({int(dns.Type.AXFR), int(dns.Type.IXFR)})
 # Plain numbers: ``&`` on an IntFlag costs microseconds.
-_FORWARD: Final = int(Right.FORWARD)
-_LOOKUP_ONLY: Final = int(QueryFlag.LOOKUP_ONLY)
-_PROBE: Final = int(QueryFlag.PROBE)
+_FORWARD: Final = Right.FORWARD
+_LOOKUP_ONLY: Final = QueryFlag.LOOKUP_ONLY
+_PROBE: Final = QueryFlag.PROBE
 _NOT_A_DOOR = "zone transfers, NOTIFY and UPDATE do not come this way"
 _NOBODY = "no zone, forward rule or resolver has this name"
 

@@ -96,7 +96,7 @@ class Controller:
         newest = max(remembered, key=lambda s: s.version, default=None)
         members = len({m.name for m in newest.machines}) if newest is not None else 0
         if members > 2 and len(remembered) * 2 <= members:
-            hint = "boot the others, or `raydns controller recover --force`"
+            hint = "boot the others: what they remember may be newer"
             raise CommandError(f"only {len(remembered)} of {members} machines remember the state", hint=hint)
         existing = await self._hands.existing()
         self._core.adopt(remembered, existing, time.monotonic())

@@ -29,14 +29,14 @@ _CLASS_IDS: Final = 0xFFFF  # 0 is the class of nobody
 _NAMES_MAX: Final = 4096  # names that left and whose ids are still kept
 
 RIGHTS: Final = {
-    "cache": int(Right.CACHE),
-    "recurse": int(Right.RECURSE),
-    "forward": int(Right.FORWARD),
-    "catch_all": int(Right.CATCH_ALL),
-    "llm": int(Right.LLM),
-    "update": int(Right.UPDATE),
-    "transfer": int(Right.TRANSFER),
-    "trace": int(Right.TRACE),
+    "cache": Right.CACHE,
+    "recurse": Right.RECURSE,
+    "forward": Right.FORWARD,
+    "catch_all": Right.CATCH_ALL,
+    "llm": Right.LLM,
+    "update": Right.UPDATE,
+    "transfer": Right.TRANSFER,
+    "trace": Right.TRACE,
 }
 
 

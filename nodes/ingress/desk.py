@@ -18,12 +18,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from raydns.schemas import dns, names, wire
-from raydns.schemas.batch import AnswerItem, decode_answers, encode_queries
+from raydns.schemas.batch import AnswerFlag, AnswerItem, QueryFlag, Right, decode_answers, encode_queries
 from raydns.schemas.dns import Ede, Rcode
 from raydns.schemas.errors import MessageError
 from raydns.schemas.wire import BadQuery, NotAQuery, Query, parse_query
 
-from . import bits
 from . import counters as tiers
 from .admission import ALLOW, DROP
 from .asked import Asked, Door
@@ -160,20 +159,20 @@ class Desk:
             if apex is False:
                 return self._prohibit(asked, installed)
             if apex is True:
-                flags = bits.APEX
+                flags = QueryFlag.APEX
             elif apex is not None:
                 hit = apex
         if hit is not None:
             reply = renderer.reply(asked.data, query, hit[0], hit[0].tail, limit, ra, options)
             if not (hit[1] and query.flags & dns.RD and rights & ASK_ABOVE):
                 return ledger.done(reply, tiers.ZONE, asked)
-            flags, fallback = bits.APEX, reply  # the pipeline follows the chain; without it this is the answer
+            flags, fallback = QueryFlag.APEX, reply  # the pipeline follows the chain; without it this is the answer
         l1_key: Key = (key, facet(qtype, query.qclass, do=query.do, cd=query.cd, view=klass.view))
         if flags:
             return self._go_up(asked, installed, Waiter(asked, l1_key, limit=limit, deadline=0.0), flags, fallback)
         if not rights & RESOLVE or not installed.may_resolve(key, qtype, rights):
             return self._prohibit(asked, installed)
-        if rights & bits.CACHE:
+        if rights & Right.CACHE:
             assert self.l1 is not None
             entry = self.l1.find(l1_key, asked.arrived)
             if entry is not None:
@@ -183,7 +182,7 @@ class Desk:
                 reply = renderer.reply(asked.data, query, entry.stored, tail, limit, ra, options)
                 return ledger.done(reply, tiers.L1, asked)
         if not query.flags & dns.RD or not rights & ASK_ABOVE:
-            flags = bits.LOOKUP_ONLY  # RD=0 never goes upstream
+            flags = QueryFlag.LOOKUP_ONLY  # RD=0 never goes upstream
         return self._go_up(asked, installed, Waiter(asked, l1_key, limit=limit, deadline=0.0), flags, b"")
 
     def _go_up(self, asked: Asked, installed: Installed, waiter: Waiter, flags: int, fallback: bytes) -> bytes | None:
@@ -195,7 +194,7 @@ class Desk:
         ring_hash = names.ring_hash(query.key, installed.state.ring.seed)
         waiter.deadline = now + installed.timeout_s
         waiter.fallback = fallback
-        entry = self._stale_entry(waiter, installed) if not flags & bits.APEX else None
+        entry = self._stale_entry(waiter, installed) if not flags & QueryFlag.APEX else None
         if entry is not None:
             if now < entry.retry_at or not self.flights.reachable(ring_hash):
                 return self._settling.stale_reply(waiter, entry)
@@ -222,7 +221,7 @@ class Desk:
         return self.ledger.done(reply, tiers.FAILED, asked)
 
     def _stale_entry(self, waiter: Waiter, installed: Installed) -> Entry | None:
-        if not installed.stale or not waiter.asked.client.klass.rights & bits.CACHE:
+        if not installed.stale or not waiter.asked.client.klass.rights & Right.CACHE:
             return None
         assert self.l1 is not None
         entry = self.l1.find_stale(waiter.key, waiter.asked.arrived)
@@ -283,11 +282,11 @@ class Desk:
             flight = self.flights.flight_by_slot(item.slot)
             if flight is None:
                 self.counters.answers_bad.inc("unwanted")
-            elif item.flags & bits.RETRY:
+            elif item.flags & AnswerFlag.RETRY:
                 if not self.flights.retry(flight, now):
                     failure = Arrived(item, None, "the tables above are older than ours")
                     self.flights.finish(flight, failure, shared=True, now=now)
-            elif item.flags & bits.MORE:
+            elif item.flags & AnswerFlag.MORE:
                 self.counters.answers_bad.inc("more")  # nobody here asks for streams; the last part answers
             else:
                 self._arrived(flight, self._open(flight, item), now)
@@ -302,7 +301,7 @@ class Desk:
             self.counters.answers_bad.inc("question")
             return Arrived(item, None, "an answer to another question")
         ede = wire.ede_option(item.ede, item.ede_text) if item.ede >= 0 else b""
-        secure = bool(item.flags & bits.SECURE)
+        secure = bool(item.flags & AnswerFlag.SECURE)
         try:
             stored = Stored(item.message, item.layout, target.query.question_end, secure=secure, ede=ede)
         except MessageError as error:
@@ -312,10 +311,10 @@ class Desk:
 
     def _arrived(self, flight: Flight, arrived: Arrived, now: float) -> None:
         item, stored = arrived.item, arrived.stored
-        shared = stored is None or bool(item.flags & bits.SHAREABLE)
+        shared = stored is None or bool(item.flags & AnswerFlag.SHAREABLE)
         if stored is not None:
             # A failure of our own making is as true for the others; to try it for each of them would feed the fire.
-            shared = shared or bool(item.flags & bits.LOCAL_FAILURE and stored.rcode == Rcode.SERVFAIL)
+            shared = shared or bool(item.flags & AnswerFlag.LOCAL_FAILURE and stored.rcode == Rcode.SERVFAIL)
             assert self.l1 is not None
             self.l1.store(flight.target.l1_key, stored, item, now)
         self.flights.finish(flight, arrived, shared=shared, now=now)

@@ -7,10 +7,10 @@ from typing import Final
 from raydns.nodes.images import Image, ZoneTable
 from raydns.nodes.images.table import retired
 from raydns.schemas import dns, loops
+from raydns.schemas.batch import Right
 from raydns.schemas.cluster import FlushTable
 from raydns.schemas.wire import Query
 
-from . import bits
 from .admission import Admission, Client
 from .counters import Counters
 from .engine import MachineState, Refusal
@@ -91,7 +91,7 @@ class Installed:
         entry = self.zones.find(query.key, query.qtype, view)
         llm_zone = self.policy.llm_zone(query.key) if self.policy.llm_zones else None
         if llm_zone is not None and (entry is None or len(entry.apex) < len(llm_zone)):
-            return bool(client.klass.rights & bits.LLM)
+            return bool(client.klass.rights & Right.LLM)
         if entry is None:
             return None
         answer = self.zones.answer(query, view)

@@ -14,11 +14,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from raydns.schemas.batch import AnswerItem
+from raydns.schemas.batch import AnswerFlag, AnswerItem
 from raydns.schemas.cluster import FlushTable
 from raydns.schemas.config.cache import CacheConfig
 
-from . import bits
 from .render import Stored
 
 Key = tuple[bytes, int]
@@ -150,7 +149,12 @@ class AnswerCache:
         (design: cached answer). A failure never replaces an answer that can still serve stale.
         """
         flags = item.flags
-        if not self.enabled or not flags & bits.SHAREABLE or flags & bits.NEVER_KEPT or item.message[2] & 0x02:
+        if (
+            not self.enabled
+            or not flags & AnswerFlag.SHAREABLE
+            or flags & AnswerFlag.NEVER_KEPT
+            or item.message[2] & 0x02
+        ):
             return None
         fresh_s = min(item.fresh_s, self._ttl_max)
         if fresh_s <= 0 or self._flushes.covers(key[0], item.began):

@@ -21,10 +21,9 @@ from typing import Final, Protocol
 import msgspec
 
 from raydns.schemas import dns
-from raydns.schemas.batch import ITEMS_MAX, AnswerItem, QueryItem
+from raydns.schemas.batch import ITEMS_MAX, AnswerItem, QueryFlag, QueryItem
 from raydns.schemas.cluster import RingTable
 
-from . import bits
 from .asked import Door
 from .render import Stored
 from .target import Target
@@ -219,8 +218,8 @@ class Flights:
             flight.sent = True
             flight.state_version = self._versions[2]
             left = max(int((flight.deadline - MARGIN_S - now) * 1000), 1)
-            flags = bits.PREFETCH if flight.prefetch else 0
-            flags |= bits.PROVEN if leader is not None and leader.asked.transport != dns.Transport.UDP else 0
+            flags = QueryFlag.PREFETCH if flight.prefetch else 0
+            flags |= QueryFlag.PROVEN if leader is not None and leader.asked.transport != dns.Transport.UDP else 0
             asked = leader.asked if leader is not None else None
             items.append(flight.target.item(slot, asked, flags=flags, deadline_ms=left, versions=self._versions))
         return items

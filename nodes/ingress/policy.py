@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from raydns.schemas import dns, names
+from raydns.schemas.batch import Right
 from raydns.schemas.config import Config
 
-from . import bits
-
-RESOLVE: Final = bits.CACHE | bits.RECURSE | bits.FORWARD | bits.CATCH_ALL
+RESOLVE: Final = Right.CACHE | Right.RECURSE | Right.FORWARD | Right.CATCH_ALL
 """Who has none of these gets only what is served here."""
-ASK_ABOVE: Final = bits.RECURSE | bits.FORWARD | bits.CATCH_ALL
+ASK_ABOVE: Final = Right.RECURSE | Right.FORWARD | Right.CATCH_ALL
 """Who has none of these never causes a query to somebody else; RA is off."""
 
 
@@ -36,7 +35,7 @@ class NamePolicy:
     def needed(self, key: bytes, qtype: int) -> int:
         """The right without which a name may not be resolved for a client: as the pipeline will treat it."""
         if self.forward_suffixes and any(name in self.forward_suffixes for name in names.ancestors(key)):
-            return bits.FORWARD
+            return Right.FORWARD
         if self._catch_all and qtype == dns.Type.TXT:
-            return bits.CATCH_ALL
-        return bits.RECURSE
+            return Right.CATCH_ALL
+        return Right.RECURSE

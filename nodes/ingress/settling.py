@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from raydns.schemas import names, wire
-from raydns.schemas.batch import Outcome
+from raydns.schemas.batch import AnswerFlag, Outcome, Right
 from raydns.schemas.dns import Ede, Rcode
 
-from . import bits
 from . import counters as tiers
 from .installed import Installed
 from .l1 import AnswerCache, Entry
@@ -81,14 +80,14 @@ class Settling:
 
     def _stale_entry(self, waiter: Waiter) -> Entry | None:
         asked = waiter.asked
-        if not self.installed.stale or waiter.fallback or not asked.client.klass.rights & bits.CACHE:
+        if not self.installed.stale or waiter.fallback or not asked.client.klass.rights & Right.CACHE:
             return None
         entry = self.l1.find_stale(waiter.key, self._ledger.clock())
         return entry if entry is not None and entry.stored.rcode in (Rcode.NOERROR, Rcode.NXDOMAIN) else None
 
     def _failure(self, waiter: Waiter, answer: Arrived | None) -> bytes:
         if answer is not None:
-            code = Ede.NOT_READY if answer.item.flags & bits.RETRY else Ede.INVALID_DATA
+            code = Ede.NOT_READY if answer.item.flags & AnswerFlag.RETRY else Ede.INVALID_DATA
             return self.error(waiter, Rcode.SERVFAIL, code, answer.problem)
         ring_hash = names.ring_hash(waiter.key[0], self.installed.state.ring.seed)
         if self.flights.reachable(ring_hash):

@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from raydns.schemas import dns, names, wire
-from raydns.schemas.batch import NO_SPAN, NO_TRACE
+from raydns.schemas.batch import NO_SPAN, NO_TRACE, Right
 from raydns.schemas.config.telemetry import TraceConfig
 from raydns.schemas.wire import Query
 
-from . import bits
 from .admission import Client
 from .asked import Asked, Trace
 from .counters import RCODES, TRANSPORTS
@@ -69,10 +68,11 @@ class Traces:
     def decide(self, query: Query, client: Client) -> Trace | None:
         """A trace for this query, or ``None``: nearly always."""
         edns = query.edns
-        if edns is not None and edns.options and client.klass.rights & bits.TRACE:
+        if edns is not None and edns.options and client.klass.rights & Right.TRACE:
             asked = edns.options.get(dns.EdnsOption.TRACE_CONTEXT)
             if asked is not None:
-                return self._begin(asked, tell=True)
+                unsampled = len(asked) == OPTION_SIZE and asked[0] == 0 and not asked[OPTION_SIZE - 1] & 1
+                return None if unsampled else self._begin(asked, tell=True)
         if self.ratio and self._rng.random() < self.ratio:
             return self._begin(b"", tell=False)
         return None

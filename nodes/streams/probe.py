@@ -21,7 +21,7 @@ PROBE_MESSAGE: Final = (
 
 def probe_query(deadline_ms: int) -> QueryItem:
     """The health monitor's question."""
-    return QueryItem(0, PROBE_MESSAGE, deadline_ms, flags=int(QueryFlag.PROBE))
+    return QueryItem(0, PROBE_MESSAGE, deadline_ms, flags=QueryFlag.PROBE)
 
 
 def answer_probe(item: QueryItem, identity: str) -> AnswerItem | None:

@@ -71,6 +71,8 @@ def command_line(pid: int) -> str:
     except OSError:
         data = b""
     text = data.replace(b"\0", b" ").decode("utf-8", "replace").strip()[:200]
+    # It is shown on a terminal, and its owner may have written anything into it.
+    text = "".join(character if character.isprintable() else "?" for character in text)
     found = None if text else stat(pid)
     return found.name if found is not None else text
 

@@ -86,6 +86,7 @@ class Forwarder:
         self._probing: set[Server] = set()
         self._names = HostNames(self._bootstrap, world.clock, world.random)
         self._shares = Shares(config.query.in_flight_max)
+        self._bootstrap_rule: Rule | None = None
         self._configure(config, own)
 
     def update(self, config: Config, own: OwnAddresses) -> None:
@@ -111,11 +112,13 @@ class Forwarder:
         self.rules, self.problems = table(forward, own)
         for problem in self.problems:
             log.error("forward_rule_refused", extra={"where": problem.where, "problem": problem.message})
-        self._bootstrap_rule = self._make_bootstrap(own)
+        before, bootstrap = self._bootstrap_rule, self._make_bootstrap(own)
+        self._bootstrap_rule = bootstrap
         self._by_rule.clear()
-        wanted = {t for rule in (*self.rules.rules, self._bootstrap_rule) for t in rule.targets}
+        wanted = {t for rule in (*self.rules.rules, bootstrap) for t in rule.targets}
         self._names.keep_only({t.host for t in wanted if t.by_name})
-        self._names.retry()
+        if before != bootstrap:
+            self._names.retry()
         for server in self._servers.values():
             server.state.configure(forward.breaker, case_random=forward.case_randomization)
         self._drop_unused({(t.host, t.port, t.transport) for t in wanted if not t.by_name})
@@ -349,7 +352,7 @@ class Forwarder:
 
     async def _bootstrap(self, question: Question, budget: Budget) -> Reply:
         rule = self._bootstrap_rule
-        if not rule.targets:
+        if rule is None or not rule.targets:
             raise UpstreamUnresolved(
                 "there is no resolver that could be asked for its address",
                 where="forward.bootstrap",

@@ -65,8 +65,8 @@ _FLAGS: Final = {
     Kind.PENDING: _OURS,
     Kind.QUOTA: _OURS,
     Kind.BUSY: _OURS,
-    Kind.LIMITED: AnswerFlag(0),
-    Kind.VERIFY: AnswerFlag(0),
+    Kind.LIMITED: 0,
+    Kind.VERIFY: 0,
 }
 
 
@@ -126,7 +126,7 @@ class LLMFront:
         if zone is not None and not item.rights & Right.LLM:
             refused = message(query, dns.Rcode.REFUSED, [])
             self._answers.inc("refused")
-            return _item(item, refused, AnswerFlag(0), ede=dns.Ede.PROHIBITED, text="this client may not ask a model")
+            return _item(item, refused, 0, ede=dns.Ede.PROHIBITED, text="this client may not ask a model")
         # Compatibility forms may lengthen a name sixfold; what is cut is no question any more.
         return await self._from_model(query, item, asked.prompt[:PROMPT_SIZE_MAX].rstrip(), aa=zone is not None)
 
@@ -136,7 +136,7 @@ class LLMFront:
         """All that an LLM zone answers by itself; ``None`` for a TXT question below its apex."""
         if query.qclass != dns.Class.IN or query.qtype in (dns.Type.AXFR, dns.Type.IXFR):
             self._answers.inc("refused")
-            return _item(item, message(query, dns.Rcode.REFUSED, []), AnswerFlag(0), ede=dns.Ede.NOT_SUPPORTED)
+            return _item(item, message(query, dns.Rcode.REFUSED, []), 0, ede=dns.Ede.NOT_SUPPORTED)
         if query.qtype == dns.Type.TXT:
             if query.key != zone:
                 return None
@@ -228,7 +228,7 @@ def _counter(metrics: Metrics) -> Counter:
 def _item(
     item: QueryItem,
     found: Message,
-    flags: AnswerFlag,
+    flags: int,
     *,
     fresh_s: int = 0,
     stale_s: int = 0,

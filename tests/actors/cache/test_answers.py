@@ -23,7 +23,7 @@ QUESTION = names.from_text("www.example.") + b"\x00\x01\x00\x01"
 def test_a_positive_answer_lives_as_long_as_its_shortest_record() -> None:
     """The TTL is the smallest of all records, and not more than the query actor allows."""
     chain = [record(None, 5, 30, names.from_text("a.example.")), record("a.example.", 1, 300, bytes(4))]
-    item = AnswerItem(0, message("www.example.", answer=chain), int(AnswerFlag.SHAREABLE), fresh_s=300)
+    item = AnswerItem(0, message("www.example.", answer=chain), AnswerFlag.SHAREABLE, fresh_s=300)
     assert judge(item, QUESTION, SETTINGS)[:2] == (Kind.POSITIVE, 30)
     assert judge(positive("www.example.", 300, fresh_s=10), QUESTION, SETTINGS).ttl == 10
 
@@ -46,7 +46,7 @@ def test_a_negative_answer_without_soa_is_not_kept() -> None:
         message("www.example.", authority=[record("example.", 2, 300, names.from_text("ns."))]),
         message("www.example.", answer=[record(None, 5, 300, names.from_text("a.example."))]),
     ):
-        item = AnswerItem(0, body, int(AnswerFlag.SHAREABLE), fresh_s=300)
+        item = AnswerItem(0, body, AnswerFlag.SHAREABLE, fresh_s=300)
         assert judge(item, QUESTION, SETTINGS)[:2] == (Kind.PASSED, 0)
 
 
@@ -58,14 +58,14 @@ def test_a_chain_that_ends_in_nothing_is_negative() -> None:
         authority=[soa("example.", 600, 60)],
         rcode=3,
     )
-    item = AnswerItem(0, body, int(AnswerFlag.SHAREABLE), fresh_s=300)
+    item = AnswerItem(0, body, AnswerFlag.SHAREABLE, fresh_s=300)
     assert judge(item, QUESTION, SETTINGS)[:2] == (Kind.NEGATIVE, 30)
 
 
 @pytest.mark.parametrize(
     "flag", [AnswerFlag.AUTHORITATIVE, AnswerFlag.LOCAL_FAILURE, AnswerFlag.RETRY, AnswerFlag.MORE]
 )
-def test_marked_answers_are_never_kept(flag: AnswerFlag) -> None:
+def test_marked_answers_are_never_kept(flag: int) -> None:
     """Authoritative data, failures of our own, RETRY and parts of a stream pass through."""
     item = positive("www.example.", flags=int(AnswerFlag.SHAREABLE | flag))
     assert judge(item, QUESTION, SETTINGS)[:2] == (Kind.PASSED, 0)
@@ -113,7 +113,7 @@ def test_bounds_of_ttls_are_applied_to_the_message_too() -> None:
 def test_wrong_messages_are_refused(body: bytes) -> None:
     """Short, torn, for another name or type, with an OPT or a broken SOA: MessageError, so SERVFAIL and not kept."""
     with pytest.raises(MessageError):
-        judge(AnswerItem(0, body, int(AnswerFlag.SHAREABLE), fresh_s=300), QUESTION, SETTINGS)
+        judge(AnswerItem(0, body, AnswerFlag.SHAREABLE, fresh_s=300), QUESTION, SETTINGS)
 
 
 def test_what_is_kept_has_id_0_and_the_key_form_of_the_name() -> None:

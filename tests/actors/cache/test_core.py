@@ -11,7 +11,7 @@ from raydns.schemas.batch import AnswerFlag, AnswerItem, Outcome, QueryFlag, Rig
 from .world import World, failure, message, negative, positive, query, rcode_of, ttls
 
 NAME = "www.example."
-SHARE = int(AnswerFlag.SHAREABLE)
+SHARE = AnswerFlag.SHAREABLE
 
 
 def test_a_miss_goes_up_once_and_is_then_a_hit_with_what_is_left() -> None:
@@ -63,10 +63,10 @@ def test_what_distinguishes_queries_has_a_flight_and_an_entry_of_its_own() -> No
 def test_a_flight_has_its_own_deadline_and_budget() -> None:
     """What goes up has the flight's time and budget, whatever was left of its leader's."""
     world = World()
-    world.ask(NAME, deadline_ms=50, queries_left=1, octets_left=10, cname_left=0, rights=int(Right.FORWARD), class_id=3)
+    world.ask(NAME, deadline_ms=50, queries_left=1, octets_left=10, cname_left=0, rights=Right.FORWARD, class_id=3)
     up = world.upstream.asked[0]
     assert (up.deadline_ms, up.queries_left, up.octets_left, up.cname_left) == (7000, 128, 100_000, 11)
-    assert (up.rights, up.class_id, up.state_version) == (int(Right.FORWARD), 3, world.version)
+    assert (up.rights, up.class_id, up.state_version) == (Right.FORWARD, 3, world.version)
 
 
 def test_a_started_flight_finishes_without_its_waiters_and_is_kept() -> None:
@@ -182,7 +182,7 @@ def test_a_stale_negative_answer_says_so() -> None:
     world.fill("no.example.", negative("no.example."))
     world.step(61)
     slot = world.ask("no.example.")
-    world.upstream.answer(failure("no.example.", flags=int(AnswerFlag.LOCAL_FAILURE)))
+    world.upstream.answer(failure("no.example.", flags=AnswerFlag.LOCAL_FAILURE))
     assert (rcode_of(world.got(slot)), world.got(slot).ede) == (3, dns.Ede.STALE_NXDOMAIN)
 
 
@@ -309,10 +309,10 @@ def test_an_ingress_may_ask_for_a_refresh() -> None:
     """A PREFETCH item is a hit while much is left and leads a flight in the last tenth, answered when that lands."""
     world = World()
     world.fill(NAME)
-    early = world.ask(NAME, flags=int(QueryFlag.PREFETCH))
+    early = world.ask(NAME, flags=QueryFlag.PREFETCH)
     assert world.room(early).outcome == Outcome.HIT
     world.step(280)
-    late = world.ask(NAME, flags=int(QueryFlag.PREFETCH))
+    late = world.ask(NAME, flags=QueryFlag.PREFETCH)
     assert world.waits(late)
     world.upstream.answer(positive(NAME))
     assert world.got(late).fresh_s == 300
@@ -322,13 +322,13 @@ def test_lookup_only_is_answered_from_the_store_or_refused() -> None:
     """RD=0 never goes upstream: a hit, or REFUSED with EDE 20 for this slot only; it never joins a flight."""
     world = World()
     leader = world.ask(NAME)
-    slot = world.ask(NAME, flags=int(QueryFlag.LOOKUP_ONLY))
+    slot = world.ask(NAME, flags=QueryFlag.LOOKUP_ONLY)
     refused = world.got(slot)
     assert (rcode_of(refused), refused.ede) == (5, dns.Ede.NOT_AUTHORITATIVE)
     assert not refused.flags & AnswerFlag.SHAREABLE
     world.upstream.answer(positive(NAME))
     assert rcode_of(world.got(leader)) == 0
-    assert rcode_of(world.got(world.ask(NAME, flags=int(QueryFlag.LOOKUP_ONLY)))) == 0
+    assert rcode_of(world.got(world.ask(NAME, flags=QueryFlag.LOOKUP_ONLY))) == 0
     assert len(world.upstream.asked) == 1
 
 
@@ -336,8 +336,8 @@ def test_names_under_an_apex_are_coalesced_and_never_kept() -> None:
     """APEX items of one key share a flight of their own, RD=0 or not, and the answer is not kept."""
     world = World()
     slots = [
-        world.ask(NAME, flags=int(QueryFlag.APEX)),
-        world.ask(NAME, flags=int(QueryFlag.APEX | QueryFlag.LOOKUP_ONLY)),
+        world.ask(NAME, flags=QueryFlag.APEX),
+        world.ask(NAME, flags=(QueryFlag.APEX | QueryFlag.LOOKUP_ONLY)),
     ]
     world.ask(NAME)
     assert len(world.upstream.asked) == 2
@@ -498,7 +498,7 @@ def test_a_transfer_passes_through_with_all_its_parts() -> None:
     slots = [world.ask("example.", dns.Type.AXFR), world.ask("example.", dns.Type.AXFR)]
     assert len(world.upstream.asked) == 2
     for part in (1, 2):
-        world.upstream.answer(positive("example.", last=part, flags=int(AnswerFlag.MORE)), world.upstream.open_slots[0])
+        world.upstream.answer(positive("example.", last=part, flags=AnswerFlag.MORE), world.upstream.open_slots[0])
         world.step(5)
     world.upstream.answer(positive("example.", last=3, flags=0), world.upstream.open_slots[0])
     assert [a.message[-1] for a in world.answers[slots[0]]] == [1, 2, 3]

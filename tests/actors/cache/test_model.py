@@ -61,7 +61,7 @@ class ShardMachine(RuleBasedStateMachine):
         elif kind == "r":
             upstream.answer(failure(name, 5, flags=0), slot)
         elif kind == "l":
-            upstream.answer(failure(name, flags=int(AnswerFlag.SHAREABLE | AnswerFlag.LOCAL_FAILURE)), slot)
+            upstream.answer(failure(name, flags=(AnswerFlag.SHAREABLE | AnswerFlag.LOCAL_FAILURE)), slot)
         else:
             upstream.lose()
 

@@ -52,7 +52,7 @@ def test_owners_and_relayed_items_are_answered_here() -> None:
     """First and second owner answer; so does anybody to whom an item was relayed, whatever its table says."""
     world = ringed()
     name = named(1, without=0)
-    slot = world.ask(name, flags=int(QueryFlag.RELAYED))
+    slot = world.ask(name, flags=QueryFlag.RELAYED)
     assert len(world.upstream.asked) == 1
     world.upstream.answer(positive(name))
     assert rcode_of(world.got(slot)) == 0
@@ -70,7 +70,7 @@ def test_a_relayed_item_never_waits_for_a_relay() -> None:
     world = ringed()
     name = named(1, without=0)
     waiting = world.ask(name)
-    relayed = world.ask(name, flags=int(QueryFlag.RELAYED))
+    relayed = world.ask(name, flags=QueryFlag.RELAYED)
     assert len(world.upstream.asked) == 1
     world.upstream.answer(positive(name))
     assert rcode_of(world.got(relayed)) == 0
@@ -106,9 +106,9 @@ def test_lookup_only_asks_the_owner_and_stays_apart() -> None:
     world = ringed()
     name = named(1, without=0)
     normal = world.ask(name)
-    lookup = world.ask(name, flags=int(QueryFlag.LOOKUP_ONLY))
+    lookup = world.ask(name, flags=QueryFlag.LOOKUP_ONLY)
     assert len(world.peers[1].asked) == 2
-    world.peers[1].answer(failure(name, 5, flags=int(AnswerFlag.LOCAL_FAILURE), ede=20), world.peers[1].open_slots[1])
+    world.peers[1].answer(failure(name, 5, flags=AnswerFlag.LOCAL_FAILURE, ede=20), world.peers[1].open_slots[1])
     assert rcode_of(world.got(lookup)) == 5
     assert world.waits(normal)
 

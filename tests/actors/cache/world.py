@@ -53,20 +53,20 @@ def message(
 
 def positive(name: str, ttl: int = 300, last: int = 1, **fields: Any) -> AnswerItem:
     """An A answer as a query actor sends it."""
-    fields = {"fresh_s": ttl, "stale_s": 86400, "flags": int(AnswerFlag.SHAREABLE), **fields}
+    fields = {"fresh_s": ttl, "stale_s": 86400, "flags": AnswerFlag.SHAREABLE, **fields}
     return AnswerItem(0, message(name, answer=[record(None, 1, ttl, bytes((192, 0, 2, last)))]), **fields)
 
 
 def negative(name: str, ttl: int = 600, minimum: int = 60, rcode: int = 3, **fields: Any) -> AnswerItem:
     """NXDOMAIN or NODATA with an SOA."""
     body = message(name, authority=[soa("example.", ttl, minimum)], rcode=rcode)
-    fields = {"fresh_s": 86400, "stale_s": 86400, "flags": int(AnswerFlag.SHAREABLE), **fields}
+    fields = {"fresh_s": 86400, "stale_s": 86400, "flags": AnswerFlag.SHAREABLE, **fields}
     return AnswerItem(0, body, **fields)
 
 
 def failure(name: str, rcode: int = 2, **fields: Any) -> AnswerItem:
     """SERVFAIL, from an upstream unless flags say otherwise."""
-    return AnswerItem(0, message(name, rcode=rcode), **{"flags": int(AnswerFlag.SHAREABLE), "ede": 22, **fields})
+    return AnswerItem(0, message(name, rcode=rcode), **{"flags": AnswerFlag.SHAREABLE, "ede": 22, **fields})
 
 
 def rcode_of(answer: AnswerItem) -> int:

@@ -181,7 +181,7 @@ async def forwarding(conf: Config) -> AsyncIterator[Forwarder]:
         await forwarder.close()
 
 
-def item(text: str, qtype: int = A, *, rd: bool = True, rights: int = int(Right.FORWARD), **fields: Any) -> QueryItem:
+def item(text: str, qtype: int = A, *, rd: bool = True, rights: int = Right.FORWARD, **fields: Any) -> QueryItem:
     """A query on its way up, with EDNS."""
     flags = dns.RD if rd else 0
     message = struct.pack("!HHHHHH", 7, flags, 1, 0, 0, 1) + names.from_text(text) + struct.pack("!HH", qtype, 1) + OPT

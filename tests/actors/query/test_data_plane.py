@@ -67,7 +67,7 @@ class Place:
         return AnswerItem(
             item.slot,
             response(b"\0\0", question, records, additional=(), flags=0x8400),
-            int(AnswerFlag.AUTHORITATIVE),
+            AnswerFlag.AUTHORITATIVE,
             rooms=stamp(Room.ZONE, 0, 0, 1, 1),
         )
 
@@ -139,7 +139,7 @@ async def test_every_step_over_streams(upstream: ScriptedUpstream) -> None:
     """Zone, chain, rule, prompt and refusal, each by the right room."""
     conf = config(("fwd.", [upstream.address]))
     conf = conf.model_copy(update={"llm": conf.llm.model_copy(update={"enabled": True})})
-    rights = int(Right.FORWARD | Right.CATCH_ALL | Right.LLM)
+    rights = Right.FORWARD | Right.CATCH_ALL | Right.LLM
     async with place(conf) as here:
         seen = {}
         for text, qtype in [

@@ -205,7 +205,7 @@ async def test_the_longest_rule_answers_those_who_may() -> None:
     ("query", "ede"),
     [
         (item("a.fwd.", rd=False), 20),
-        (item("a.fwd.", flags=int(QueryFlag.LOOKUP_ONLY)), 20),
+        (item("a.fwd.", flags=QueryFlag.LOOKUP_ONLY), 20),
         (item("a.fwd.", rights=0), 18),
     ],
 )
@@ -231,7 +231,7 @@ async def test_nobody_has_the_name() -> None:
 async def test_prompts_come_after_rules() -> None:
     """A rule takes a TXT question before the catch-all; without a rule a client that may gets its prompt answered."""
     house = House("fwd.", prompts=True)
-    rights = int(Right.FORWARD | Right.CATCH_ALL | Right.LLM)
+    rights = Right.FORWARD | Right.CATCH_ALL | Right.LLM
     house.forwards.table[name("a.fwd.")] = [record(HERE, TXT, b"\x03fwd")]
     assert "fwd" in texts(await house.ask(item("a.fwd.", TXT, rights=rights)))[0]
     assert not house.prompts.asked

@@ -412,7 +412,7 @@ def test_after_any_story_nothing_is_left_and_nobody_is_answered_twice(story: lis
             taken += counter.take(number % 2)
         elif step in "sux" and taken:
             item = taken.pop(number % len(taken))
-            kinds = {"s": AnswerFlag.SHAREABLE, "u": AnswerFlag(0), "x": AnswerFlag.RETRY}
+            kinds = {"s": AnswerFlag.SHAREABLE, "u": 0, "x": AnswerFlag.RETRY}
             counter.deliver(answer(item, "A 192.0.2.1", flags=kinds[step]))
         elif step in "lr":
             flights.set_shard(number % 2, reachable=step == "r", now=counter.clock())

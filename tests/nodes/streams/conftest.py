@@ -41,7 +41,7 @@ async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
 def echo(queries: list[QueryItem], responder: Responder) -> None:
     """Answers each query with its own message."""
     for item in queries:
-        responder.answer(AnswerItem(item.slot, item.message, int(AnswerFlag.SHAREABLE)))
+        responder.answer(AnswerItem(item.slot, item.message, AnswerFlag.SHAREABLE))
 
 
 def endpoint(path: Path, machine: str = "here", port: int = 0) -> Endpoint:

@@ -157,7 +157,7 @@ async def test_more_follows(bench: Bench) -> None:
     def handler(queries: list[QueryItem], responder: Responder) -> None:
         for item in queries:
             for part in range(3):
-                responder.answer(AnswerItem(item.slot, bytes([part]), int(AnswerFlag.MORE)))
+                responder.answer(AnswerItem(item.slot, bytes([part]), AnswerFlag.MORE))
             responder.answer(AnswerItem(item.slot, b"end"))
             responder.answer(AnswerItem(item.slot, b"one too many"))
 

@@ -83,8 +83,8 @@ async def test_probe_is_answered_by_the_server_itself(bench: Bench) -> None:
     client = await bench.client()
     heard = Collector()
     client.send(probe.probe_query(2000), heard.done(0))
-    client.send(QueryItem(0, MESSAGE, 2000, flags=int(QueryFlag.PROBE)), heard.done(1))  # another name: not ours
-    client.send(QueryItem(0, b"\0", 2000, flags=int(QueryFlag.PROBE)), heard.done(2))
+    client.send(QueryItem(0, MESSAGE, 2000, flags=QueryFlag.PROBE), heard.done(1))  # another name: not ours
+    client.send(QueryItem(0, b"\0", 2000, flags=QueryFlag.PROBE), heard.done(2))
     await until(lambda: heard.count == 3)
     (answer,) = heard.answers[0]
     assert answer is not None

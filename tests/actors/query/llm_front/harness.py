@@ -25,7 +25,7 @@ def item(name: str = "x.", qtype: int = 16, **changes: Any) -> QueryItem:
     fields: dict[str, Any] = {
         "deadline_ms": 5000,
         "transport": dns.Transport.TCP,
-        "rights": int(Right.CATCH_ALL | Right.LLM | Right.CACHE),
+        "rights": (Right.CATCH_ALL | Right.LLM | Right.CACHE),
         "source": bytes(10) + b"\xff\xff\x7f\x00\x00\x01",
         "destination": bytes(10) + b"\xff\xff\xc0\x00\x02\x35",
     }

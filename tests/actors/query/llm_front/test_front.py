@@ -90,7 +90,7 @@ def test_catch_all_conditions() -> None:
     assert not front().catches(query(name, Type.A), item())
     assert not front().catches(query(name, qclass=3), item())
     assert not front().catches(query(name, rd=False), item())
-    assert not front().catches(query(name), item(rights=int(Right.LLM)))
+    assert not front().catches(query(name), item(rights=Right.LLM))
     assert not front(catch_all="off").catches(query(name), item())
     assert not front(enabled=False).catches(query(name), item())
     stripping = front(strip_suffixes=["corp.local."])
@@ -234,7 +234,7 @@ OURS = AnswerFlag.SHAREABLE | AnswerFlag.LOCAL_FAILURE
         (Kind.PARTIAL, OURS, 0, Outcome.PENDING),
         (Kind.QUOTA, OURS, 0, Outcome.REFUSED),
         (Kind.BUSY, OURS, 0, Outcome.FAILED),
-        (Kind.LIMITED, AnswerFlag(0), 0, Outcome.REFUSED),
+        (Kind.LIMITED, 0, 0, Outcome.REFUSED),
     ],
 )
 async def test_what_may_be_shared_and_kept(kind: Kind, flags: int, fresh: int, outcome: int) -> None:
@@ -256,7 +256,7 @@ async def test_unproven_source_is_sent_to_tcp() -> None:
     assert message.flags & dns.flags.TC
     assert not message.answer
     assert answer.flags == 0
-    await front(model).answer(query("a."), item(transport=Transport.UDP, flags=int(QueryFlag.PROVEN)))
+    await front(model).answer(query("a."), item(transport=Transport.UDP, flags=QueryFlag.PROVEN))
     await front(model).answer(query("a."), item(transport=Transport.TCP))
     assert [asked.proven for asked in model.asked] == [False, True, True]
 
