@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 
+from raydns.schemas.dns import direct_members
 from raydns.schemas.errors import BatchError
 
 MAGIC: Final = b"RB"
@@ -45,6 +46,7 @@ NO_TRACE: Final = bytes(16)
 NO_SPAN: Final = bytes(8)
 
 
+@direct_members
 class Kind(IntEnum):
     """What a batch holds."""
 
@@ -92,6 +94,7 @@ class AnswerFlag:
     NEVER_KEPT: Final = MORE | RETRY | AUTHORITATIVE | LOCAL_FAILURE
 
 
+@direct_members
 class Room(IntEnum):
     """The rooms that a query meets, as its time stamps name them."""
 
@@ -104,6 +107,7 @@ class Room(IntEnum):
     FILTER = 7
 
 
+@direct_members
 class Outcome(IntEnum):
     """What happened in a room."""
 

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import Final, TypeVar
+
+E = TypeVar("E", bound=IntEnum)
 
 
+def direct_members(cls: type[E]) -> type[E]:
+    """Puts an enumeration's members straight into its class.
+
+    Python 3.11 looks each up through a property of its own, which costs 190 ns instead of 30 (later versions do
+    as this does), and a miss meets a hundred of them.
+    """
+    for name, member in cls.__members__.items():
+        type.__setattr__(cls, name, member)
+    return cls
+
+
+@direct_members
 class Type(IntEnum):
     """Record and query types that the data path treats specially; any other number is legal (RFC 3597)."""
 
@@ -36,6 +50,7 @@ class Type(IntEnum):
     CAA = 257
 
 
+@direct_members
 class Class(IntEnum):
     """Classes (RFC 1035, RFC 2136)."""
 
@@ -45,6 +60,7 @@ class Class(IntEnum):
     ANY = 255
 
 
+@direct_members
 class Rcode(IntEnum):
     """Response codes (RFC 1035, 2136, 6891)."""
 
@@ -59,6 +75,7 @@ class Rcode(IntEnum):
     BADCOOKIE = 23
 
 
+@direct_members
 class Opcode(IntEnum):
     """Operation codes (RFC 1035, 1996, 2136)."""
 
@@ -67,6 +84,7 @@ class Opcode(IntEnum):
     UPDATE = 5
 
 
+@direct_members
 class Ede(IntEnum):
     """Extended DNS Error codes (RFC 8914 and the IANA registry)."""
 
@@ -103,6 +121,7 @@ UDP_SIZE_MIN: Final = 512  # RFC 1035 section 4.2.1
 UDP_SIZE_DEFAULT: Final = 1232  # RFC 9715 section 3, dnsflagday.net/2020
 
 
+@direct_members
 class EdnsOption(IntEnum):
     """EDNS(0) option codes (IANA registry)."""
 
@@ -117,6 +136,7 @@ class EdnsOption(IntEnum):
     LOOP = 65501  # local use: ``loops.token`` of the cluster whose query actor sent the query
 
 
+@direct_members
 class Transport(IntEnum):
     """How a query reached us; its number travels in the batch."""
 

@@ -9,7 +9,6 @@ every query is idempotent.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from raydns.nodes import logs
+from raydns.nodes import garbage, logs
 from raydns.nodes.known import Known
 from raydns.nodes.paths import StateDir
 from raydns.nodes.streams import secret
@@ -57,9 +56,7 @@ class CacheActor:
             self._thread.stop()
             raise
         self._drained = False
-        # Ray and what it imports are 200,000 objects that live for ever: a full collection need not visit them.
-        gc.collect()
-        gc.freeze()
+        garbage.settle()
         log.info("cache_shard_started", extra={"actor": self._me.actor, "path": self._me.path})
 
     def ready(self) -> bool:

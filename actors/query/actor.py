@@ -19,7 +19,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from raydns.actors.llm.messages import decode_request
-from raydns.nodes import logs
+from raydns.nodes import garbage, logs
 from raydns.nodes.known import Known
 from raydns.nodes.paths import StateDir
 from raydns.nodes.streams import secret
@@ -102,6 +102,7 @@ class QueryActor:
         )
         self._thread = LoopThread(self._me.actor)
         self._thread.run(self._start(snapshot, config), CALL_TIMEOUT_S)
+        garbage.settle()
         log.info("query_actor_started", extra={"actor": self._me.actor, "path": self._me.path})
 
     def ready(self) -> bool:

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from raydns.nodes import logs
+from raydns.nodes import garbage, logs
 from raydns.nodes.known import Known
 from raydns.nodes.paths import StateDir
 from raydns.nodes.streams import secret
@@ -67,6 +67,7 @@ class ZoneActor:
         self._drained = False
         self._thread = LoopThread(me.actor)
         self._thread.run(self._server.start(), CALL_TIMEOUT_S)
+        garbage.settle()
         log.info("zone_shard_started", extra={"actor": me.actor, "zones": len(self._core.entries()), "path": me.path})
 
     # -- zones: called by the controller -----------------------------------------------------------------

@@ -9,16 +9,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
 
-from raydns.nodes import handover, logs
+from raydns.nodes import garbage, handover, logs
 from raydns.nodes.paths import StateDir
 from raydns.schemas.config.telemetry import LogConfig
 from raydns.schemas.errors import RaydnsError
@@ -26,9 +24,6 @@ from raydns.schemas.errors import RaydnsError
 from .service import Service
 
 log = logging.getLogger(__name__)
-
-GC_THRESHOLDS: Final = (50_000, 20, 50)
-"""The hot path makes no cycles; the default (700) walks through every cached answer again and again."""
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -59,9 +54,7 @@ async def run(state_dir: StateDir, sockets: Sequence[tuple[str, socket.socket]],
         loop.add_signal_handler(number, told.set)
     service = Service(state_dir, sockets)
     await service.start()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    garbage.settle()
     stopping = asyncio.ensure_future(told.wait())
     installed = asyncio.ensure_future(service.installed.wait())
     await asyncio.wait({stopping, installed}, return_when=asyncio.FIRST_COMPLETED)
