@@ -57,7 +57,9 @@ class Settings:
         """The configuration (``schemas.config.load.Loaded``); imported here since its models take 0.4 s."""
         from raydns.schemas.config.load import load
 
-        return load(self.config_path, self.environment)
+        loaded = load(self.config_path, self.environment)
+        _refuse_bad_rules(loaded.config)
+        return loaded
 
     @cached_property
     def state_dir(self) -> StateDir:
@@ -160,3 +162,19 @@ class RaydnsGroup(click.Group):
 
 
 pass_settings: Callable[..., Any] = click.make_pass_decorator(Settings, ensure=True)
+
+
+def _refuse_bad_rules(config: Any) -> None:
+    """What only the forwarder can judge of a configuration, such as an upstream that is this server itself.
+
+    Raises:
+        ConfigProblems: everything that is wrong with section ``forward``.
+    """
+    if not config.forward.rules and not config.forward.bootstrap:
+        return
+    from raydns.actors.query.forward import own, rules
+    from raydns.schemas.config.problems import ConfigProblems, Problem
+
+    found = rules.problems(config.forward, own.OwnAddresses(own.from_config(config.server)))
+    if found:
+        raise ConfigProblems.of([Problem(e.where, "", e.message, e.hint) for e in found])

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from ray.exceptions import RayError
 
 from raydns.actors.agent.install import describe
+from raydns.actors.query.forward import own, rules
 from raydns.actors.ring import compare
 from raydns.nodes import logs
 from raydns.nodes.known import Known
@@ -50,7 +51,7 @@ class Controller:
     """
 
     def __init__(self, state_dir: str, namespace: str) -> None:
-        place = StateDir(state_dir)
+        self._place = place = StateDir(state_dir)
         known = Known(place).load()
         config = Config.model_validate(known.config) if known is not None else Config()
         logs.setup(config.telemetry.log, "controller")
@@ -265,6 +266,9 @@ class Controller:
             config = Config.model_validate(params["config"])
         except ValidationError as error:
             raise ConfigError(str(error), where="config") from None
+        listening = [*own.from_config(config.server), *own.from_file(self._place.run / "addresses.json")]
+        if found := rules.problems(config.forward, own.OwnAddresses(listening)):
+            raise ConfigError("; ".join(str(problem) for problem in found), where="forward")
         before = self._core.config
         if config != before:
             self._tell(ev.ConfigChanged(config))

@@ -269,3 +269,15 @@ def test_controller_that_does_not_answer(node: FakeNode, directory: Path) -> Non
         "where": "controller",
         "hint": "it comes back by itself",
     }
+
+
+def test_an_upstream_that_is_this_server_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    """What only the forwarder can judge is told by `config check` as well: an upstream that leads back to us."""
+    config = tmp_path / "raydns.yaml"
+    rule = "{suffix: ., upstreams: [{address: '127.0.0.1:1053'}]}"
+    config.write_text(f"server: {{listen: [127.0.0.1], port: 1053}}\nforward: {{rules: [{rule}]}}\n")
+    said = say("config", "check", "--config", str(config))
+    assert said.code == 3
+    assert "forward.rules[0].upstreams[0]" in said.err
+    assert "hint:" in said.err
+    assert "Traceback" not in said.err
