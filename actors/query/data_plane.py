@@ -13,7 +13,7 @@ from raydns.nodes.metrics import Family, Metrics
 from raydns.nodes.streams import secret
 from raydns.nodes.streams.frames import Role
 from raydns.nodes.streams.server import Responder, StreamServer, Tls
-from raydns.schemas import dns, names, wire
+from raydns.schemas import dns, loops, names, wire
 from raydns.schemas.batch import AnswerItem, QueryItem
 from raydns.schemas.cluster import Endpoint, Snapshot
 from raydns.schemas.config import Config
@@ -89,6 +89,7 @@ class DataPlane:
             self._forwarder = Forwarder(config, real_world(), own, self.measures.flight)
         else:
             self._forwarder.update(config, own)
+        self._forwarder.loop_option = loops.option(snapshot.ring.seed) if snapshot is not None else b""
         self._zones.update(snapshot.endpoints if snapshot is not None else ())
         self._in_flight_max = config.query.in_flight_max
         installed = Installed(

@@ -186,14 +186,25 @@ class Connection:
             self._bye_said = True
             self._out.append(_LENGTH.pack(1, FrameType.BYE))
 
-    def data_to_send(self) -> bytes:
-        """All octets that wait to be sent; empty where there is nothing."""
+    @property
+    def ack_waits(self) -> bool:
+        """Whether an acknowledgement has not gone out yet."""
+        return self._handed_over != self._received_acked
+
+    def data_to_send(self, *, lone_ack: bool = True) -> bytes:
+        """All octets that wait to be sent; empty where there is nothing.
+
+        Args:
+            lone_ack: whether an ACK goes out with nothing else to carry it. Without, it waits for an answer that
+                goes the same way, unless half of the peer's window waits already.
+        """
         if self.state is State.CLOSED:
             return b""
         if self._pong_due:
             self._pong_due = False
             self._out.append(_LENGTH.pack(1, FrameType.PONG))
-        if self._handed_over != self._received_acked:
+        waiting = (self._handed_over - self._received_acked) & _MASK
+        if waiting and (lone_ack or self._out or waiting >= WINDOW // 2):
             self._received_acked = self._handed_over
             self._out.append(_SEQ.pack(5, FrameType.ACK, self._handed_over))
         if not self._out:

@@ -1,8 +1,10 @@
 """The shell around a ``Connection``: an asyncio protocol with flow control, used by both ends of a stream.
 
 Everything that leaves goes through ``flush``, which runs once a turn of the loop: acknowledgements, PONG and
-batches of the same turn are one write. Batches are asked for (``_pull``) only while the window has room and the
-transport takes octets, so that nothing piles up here; whoever holds the queue bounds it.
+batches of the same turn are one write. An acknowledgement alone waits a moment for something to travel with: a
+write, and a peer woken for nothing, cost more than all else that a small batch needs. Batches are asked for
+(``_pull``) only while the window has room and the transport takes octets, so that nothing piles up here; whoever
+holds the queue bounds it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 
 WRITE_BUFFER_HIGH: Final = 1 << 20  # one largest batch; above it nothing more is pulled
 WRITE_CHUNK: Final = 1 << 18  # batches are joined up to this size before they go to the transport
+ACK_DELAY_S: Final = 0.002  # much less than what fills a window, much more than what most answers take
 STALL_S: Final = 5.0  # a peer that takes no octet for so long while we have some is dead
 TICK_S: Final = 0.5
 
@@ -41,6 +44,7 @@ class Link(asyncio.Protocol):
         self._stalled_at = 0.0
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._ack_timer: asyncio.TimerHandle | None = None
         self._lost = False
 
     # What a subclass provides.
@@ -117,8 +121,9 @@ class Link(asyncio.Protocol):
         self._lost = True
         if error is not None and not self.reason:
             self.reason = f"{type(error).__name__}: {error}"
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._ack_timer):
+            if timer is not None:
+                timer.cancel()
         self.connection.close()
         self._on_lost()
 
@@ -155,9 +160,20 @@ class Link(asyncio.Protocol):
         except FrameError as error:
             self.abort(str(error))
             return
-        data = connection.data_to_send()
+        data = connection.data_to_send(lone_ack=False)
         if data:
             transport.write(data)
+        if self._ack_timer is None and connection.ack_waits:
+            self._ack_timer = self.loop.call_later(ACK_DELAY_S, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        """Nothing came that the acknowledgement could have travelled with."""
+        self._ack_timer = None
+        if self.transport is None or self._lost or self.transport.is_closing():
+            return
+        data = self.connection.data_to_send()
+        if data:
+            self.transport.write(data)
 
     def say_bye(self) -> None:
         """Tells the peer to send nothing new."""

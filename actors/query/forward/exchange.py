@@ -34,8 +34,19 @@ Outcome = Reply | BadReply | BudgetExhausted
 class Server:
     """An upstream with what is known of it and its sockets."""
 
-    def __init__(self, address: Address, transport: str, state: Upstream, ports: PortRange, world: World) -> None:
+    def __init__(
+        self,
+        address: Address,
+        transport: str,
+        state: Upstream,
+        ports: PortRange,
+        world: World,
+        *,
+        options: bytes = b"",
+    ) -> None:
         self.address = address
+        self.options = options
+        """Encoded EDNS options of every query to it."""
         self.transport = transport  # "udp" or "tcp"
         self.state = state
         self.world = world
@@ -199,7 +210,11 @@ class Exchange:
         sent = self._sent
         if sent is None or sent.edns != edns:
             sent = self._sent = build(
-                self.question, server.world.random_octets, case_random=server.state.case_random, edns=edns
+                self.question,
+                server.world.random_octets,
+                case_random=server.state.case_random,
+                edns=edns,
+                options=server.options,
             )
             self.asked = sent.asked
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from raydns.actors.query.budget import Budget, BudgetExhausted, DeadlinePassed
@@ -76,6 +77,8 @@ class Forwarder:
     ) -> None:
         self.world = world
         self.problems: list[ConfigError] = []
+        self.loop_option = b""
+        """EDNS option that marks queries to addresses that are not global, so that our ingresses know them again."""
         self.joined = 0  # questions that another's flight answered
         self.unresolved = 0
         self._on_time = on_time
@@ -316,7 +319,10 @@ class Forwarder:
             if server is None:
                 address = Address(host, target.port)
                 state = Upstream(address, self._config.breaker, case_random=self._config.case_randomization)
-                server = self._servers[key] = Server(address, target.transport, state, self._ports, self.world)
+                near = not ip_address(host).is_global  # it may lead back to us (schemas/loops.py)
+                options = self.loop_option if near else b""
+                server = Server(address, target.transport, state, self._ports, self.world, options=options)
+                self._servers[key] = server
             found.append(server)
         return found
 

@@ -58,6 +58,7 @@ def build(
     case_random: bool = True,
     edns: bool = True,
     udp_size: int = dns.UDP_SIZE_DEFAULT,
+    options: bytes = b"",
 ) -> Sent:
     """An upstream query: RD set, one question, OPT with DO as the client asked.
 
@@ -67,21 +68,23 @@ def build(
         case_random: off for servers that change case.
         edns: off for servers that fail on OPT (RFC 6891 section 7).
         udp_size: what OPT announces.
+        options: encoded EDNS options for it.
     """
     name = randomise_case(question.key, random_octets) if case_random else question.key
     asked = name + _TYPE_CLASS.pack(question.qtype, question.qclass)
     flags = dns.RD | (dns.CD if question.cd else 0)
     if not edns:
         return Sent(question, _HEADER_REST.pack(flags, 1, 0, 0, 0) + asked, asked, False)
-    opt = dns_opt(udp_size, question.do)
+    opt = dns_opt(udp_size, question.do, options)
     return Sent(question, _HEADER_REST.pack(flags, 1, 0, 0, 1) + asked + opt, asked, True)
 
 
-def dns_opt(udp_size: int, do: bool) -> bytes:
-    """The OPT record of an upstream query: no options, so no cookie and no client subnet leak."""
+def dns_opt(udp_size: int, do: bool, options: bytes = b"") -> bytes:
+    """The OPT record of an upstream query: none of the client's options, so that no client subnet leaks."""
     return (
         b"\x00\x00\x29"
         + udp_size.to_bytes(2, "big")
         + (b"\x00\x00\x80\x00" if do else b"\x00\x00\x00\x00")
-        + b"\x00\x00"
+        + len(options).to_bytes(2, "big")
+        + options
     )

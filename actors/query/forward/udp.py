@@ -174,8 +174,8 @@ class UdpPool:
                 self._fail(holder, error)
                 return
             self._deliver(holder, data)
-            if holder.fd < 0:
-                return
+            if holder.fd < 0 or not holder.pending:
+                return  # nothing more is awaited here: another look would cost a call for nothing
 
     def _deliver(self, holder: _Socket, data: bytes) -> None:
         if len(data) < dns.HEADER_SIZE:

@@ -15,7 +15,7 @@ from raydns.actors.llm.messages import AskResult, Kind, encode
 from raydns.actors.query.data_plane import DataPlane
 from raydns.nodes.streams.requests import Requests
 from raydns.nodes.streams.server import Responder, StreamServer
-from raydns.schemas import wire
+from raydns.schemas import dns, loops, wire
 from raydns.schemas.batch import AnswerFlag, AnswerItem, QueryItem, Right, Room, stamp, stamps
 from raydns.schemas.cluster import Endpoint, RingTable, Scale, Snapshot, Version, ZoneEntry
 from raydns.schemas.config import Config
@@ -167,6 +167,15 @@ async def test_every_step_over_streams(upstream: ScriptedUpstream) -> None:
         ]
         assert msgspec.msgpack.encode(here.plane.families())
         assert here.plane.statistics()["in_flight"] == 0.0
+
+
+async def test_queries_to_near_upstreams_are_marked_as_ours(upstream: ScriptedUpstream) -> None:
+    """What goes to an address that may lead back to us carries the cluster's mark, so that a loop is noticed."""
+    async with place(config(("fwd.", [upstream.address]))) as here:
+        await here.ask(item("a.fwd.", A, rights=Right.FORWARD))
+        marked = wire.parse_query(upstream.queries[0][1]).edns
+        assert marked is not None
+        assert marked.options == {dns.EdnsOption.LOOP: loops.token(0)}
 
 
 async def test_bursts(upstream: ScriptedUpstream) -> None:
