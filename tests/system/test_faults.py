@@ -193,14 +193,18 @@ async def test_a_killed_raylet_is_replaced_and_the_cluster_comes_back(victim: No
 
 
 @pytest.mark.peer
-def test_a_hundred_takeovers_of_the_ingress_at_half_of_its_maximum_lose_no_query(victim: Node) -> None:
-    """Proves that a hundred new ingresses one after the other answer everything: sent = answered, no kernel drop."""
+def test_a_hundred_takeovers_of_the_ingress_lose_no_query(victim: Node) -> None:
+    """Proves that a hundred new ingresses one after the other answer everything: sent = answered, no kernel drop.
+
+    At half of the ingress's maximum, but at most 4,000 a second: starting a hundred processes takes one of two
+    cores, and beyond that it is the generator that cannot keep up.
+    """
     questions = victim.folder / "questions.txt"
     questions.write_text("".join(f"{q.name} A\n" for q in ZONE))
     most = int(float(figure(dnsperf(victim, questions, "-l", "3").communicate()[0], "Queries per second")))
     before = kernel_drops(victim.port)
     # A query may wait while a new process starts on the same two cores, but must not be lost.
-    load = dnsperf(victim, questions, "-l", "300", "-Q", str(most // 2), "-q", "10000", "-t", "10")
+    load = dnsperf(victim, questions, "-l", "300", "-Q", str(min(most // 2, 4000)), "-q", "10000", "-t", "10")
     try:
         for _ in range(100):
             victim.ask_supervisor("takeover")
