@@ -100,7 +100,7 @@ class Scripted:
         self._answer = answer
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        self._udp.bind(("127.0.0.1", port))
+        self._udp.bind(("127.0.0.1", port or free_port()))  # free for TCP as well
         self._udp.settimeout(0.1)
         self.port = int(self._udp.getsockname()[1])
         self._tcp = socket.create_server(("127.0.0.1", self.port))

@@ -38,8 +38,8 @@ class Running:
 
     def __init__(self, config: dict[str, Any] | None = None, host: str = "127.0.0.1") -> None:
         self.engine = ReferenceEngine(asyncio.get_running_loop())
-        self.udp = udp_socket(host)
-        self.tcp = tcp_socket(host, self.udp.getsockname()[1])
+        self.tcp = tcp_socket(host)  # first: ports of TCP are the ones that are often taken
+        self.udp = udp_socket(host, self.tcp.getsockname()[1])
         self.address = (host.replace("0.0.0.0", "127.0.0.1"), self.udp.getsockname()[1])
         self.engine.adopt([self.udp, self.tcp])
         self.engine.install(state(config))
