@@ -14,6 +14,8 @@ from raydns.schemas.batch import AnswerFlag, AnswerItem, QueryItem, RoomStamp, s
 from raydns.schemas.cluster import Flush, RingTable, Version
 
 NO_RING = RingTable(version=0, seed=0)
+NAME = "www.example."
+SHARE = AnswerFlag.SHAREABLE
 
 
 def query(name: str, qtype: int = dns.Type.A, *, do: bool = False, cd: bool = False, opcode: int = 0) -> bytes:
