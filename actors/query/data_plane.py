@@ -82,14 +82,12 @@ class DataPlane:
 
     def install(self, snapshot: Snapshot | None, config: Config) -> None:
         """Takes over what the cluster decided; queries under way finish with what they began with."""
-        own = own_addresses.OwnAddresses(
-            [*own_addresses.from_config(config.server), *own_addresses.from_file(self._addresses_file)]
-        )
+        own = own_addresses.listening(config.server, self._addresses_file)
+        mark = loops.option(snapshot.ring.seed) if snapshot is not None else b""
         if self._forwarder is None:
-            self._forwarder = Forwarder(config, real_world(), own, self.measures.flight)
+            self._forwarder = Forwarder(config, real_world(), own, self.measures.flight, mark=mark)
         else:
-            self._forwarder.update(config, own)
-        self._forwarder.loop_option = loops.option(snapshot.ring.seed) if snapshot is not None else b""
+            self._forwarder.update(config, own, mark=mark)
         self._zones.update(snapshot.endpoints if snapshot is not None else ())
         self._in_flight_max = config.query.in_flight_max
         installed = Installed(

@@ -266,8 +266,8 @@ class Controller:
             config = Config.model_validate(params["config"])
         except ValidationError as error:
             raise ConfigError(str(error), where="config") from None
-        listening = [*own.from_config(config.server), *own.from_file(self._place.run / "addresses.json")]
-        if found := rules.problems(config.forward, own.OwnAddresses(listening)):
+        listening = own.listening(config.server, self._place.run / "addresses.json")
+        if found := rules.problems(config.forward, listening):
             raise ConfigError("; ".join(str(problem) for problem in found), where="forward")
         before = self._core.config
         if config != before:

@@ -66,6 +66,7 @@ class Forwarder:
         world: time, chance and the loop.
         own: addresses that we listen on ourselves.
         on_time: told the seconds of each flight that ended, and whether with an answer.
+        mark: EDNS option of queries to addresses that are not global, by which our ingresses know them again.
     """
 
     def __init__(
@@ -74,11 +75,11 @@ class Forwarder:
         world: World,
         own: OwnAddresses,
         on_time: Callable[[float, bool], None] = lambda seconds, good: None,
+        *,
+        mark: bytes = b"",
     ) -> None:
         self.world = world
         self.problems: list[ConfigError] = []
-        self.loop_option = b""
-        """EDNS option that marks queries to addresses that are not global, so that our ingresses know them again."""
         self.joined = 0  # questions that another's flight answered
         self.unresolved = 0
         self._on_time = on_time
@@ -90,16 +91,17 @@ class Forwarder:
         self._names = HostNames(self._bootstrap, world.clock, world.random)
         self._shares = Shares(config.query.in_flight_max)
         self._bootstrap_rule: Rule | None = None
-        self._configure(config, own)
+        self._configure(config, own, mark)
 
-    def update(self, config: Config, own: OwnAddresses) -> None:
+    def update(self, config: Config, own: OwnAddresses, *, mark: bytes = b"") -> None:
         """Takes a new configuration; flights under way finish as they began, upstreams keep what is known of them."""
-        self._configure(config, own)
+        self._configure(config, own, mark)
 
-    def _configure(self, config: Config, own: OwnAddresses) -> None:
+    def _configure(self, config: Config, own: OwnAddresses, mark: bytes) -> None:
         forward = config.forward
         self._config = forward
         self._own = own
+        self._mark = mark
         self._policy = Policy(forward.attempts, forward.backoff_ms / 1000.0)
         self._ports = PortRange(
             min(forward.port_min, forward.port_max), max(forward.port_min, forward.port_max), forward.sockets
@@ -124,6 +126,7 @@ class Forwarder:
             self._names.retry()
         for server in self._servers.values():
             server.state.configure(forward.breaker, case_random=forward.case_randomization)
+            server.options = self._options_for(server.address.host)
         self._drop_unused({(t.host, t.port, t.transport) for t in wanted if not t.by_name})
 
     def _make_bootstrap(self, own: OwnAddresses) -> Rule:
@@ -319,12 +322,15 @@ class Forwarder:
             if server is None:
                 address = Address(host, target.port)
                 state = Upstream(address, self._config.breaker, case_random=self._config.case_randomization)
-                near = not ip_address(host).is_global  # it may lead back to us (schemas/loops.py)
-                options = self.loop_option if near else b""
+                options = self._options_for(host)
                 server = Server(address, target.transport, state, self._ports, self.world, options=options)
                 self._servers[key] = server
             found.append(server)
         return found
+
+    def _options_for(self, host: str) -> bytes:
+        """EDNS options of every query to an address: one that is near may lead back to us (schemas/loops.py)."""
+        return b"" if ip_address(host).is_global else self._mark
 
     async def _wait_for_servers(self, rule: Rule, budget: Budget) -> list[Server]:
         hosts = [target.host for target in rule.targets if target.by_name]

@@ -90,3 +90,8 @@ def from_file(path: Path) -> list[tuple[str, int]]:
     except (OSError, ValueError, TypeError, AttributeError) as error:
         log.warning("bound_addresses_unreadable", extra={"path": str(path), "problem": str(error)})
         return []
+
+
+def listening(server: ServerConfig, addresses_file: Path) -> OwnAddresses:
+    """What this machine listens on: what its configuration says, and what was bound."""
+    return OwnAddresses([*from_config(server), *from_file(addresses_file)])

@@ -71,22 +71,22 @@ class Place:
             rooms=stamp(Room.ZONE, 0, 0, 1, 1),
         )
 
-    def snapshot(self, conf: Config, number: int = 1) -> Snapshot:
+    def snapshot(self, conf: Config, number: int = 1, seed: int = 0) -> Snapshot:
         """A cluster of one zone and one shard."""
         return Snapshot(
             Version(1, number),
             conf.model_dump(mode="json"),
             [],
             [self.me, self.shard],
-            RingTable(1, 0),
+            RingTable(1, seed),
             [ZoneEntry(name("example."), 0, 0, 1, 1, None)],
             [],
             Scale(1, 1, 1, 1),
         )
 
-    def install(self, conf: Config, number: int = 1) -> None:
+    def install(self, conf: Config, number: int = 1, seed: int = 0) -> None:
         """What ``refresh`` does."""
-        self.plane.install(self.snapshot(conf, number), conf)
+        self.plane.install(self.snapshot(conf, number, seed), conf)
 
     async def start(self, conf: Config) -> None:
         """All three."""
@@ -176,6 +176,18 @@ async def test_queries_to_near_upstreams_are_marked_as_ours(upstream: ScriptedUp
         marked = wire.parse_query(upstream.queries[0][1]).edns
         assert marked is not None
         assert marked.options == {dns.EdnsOption.LOOP: loops.token(0)}
+
+
+async def test_upstreams_known_already_get_the_mark_of_a_new_seed(upstream: ScriptedUpstream) -> None:
+    """A mark that stayed the old one would let a loop pass unnoticed: it follows the snapshot, as the ingresses do."""
+    conf = config(("fwd.", [upstream.address]))
+    async with place(conf) as here:
+        await here.ask(item("a.fwd.", A, rights=Right.FORWARD))
+        here.install(conf, number=2, seed=7)
+        await here.ask(item("b.fwd.", A, rights=Right.FORWARD))
+        marked = wire.parse_query(upstream.queries[1][1]).edns
+        assert marked is not None
+        assert marked.options == {dns.EdnsOption.LOOP: loops.token(7)}
 
 
 async def test_bursts(upstream: ScriptedUpstream) -> None:
