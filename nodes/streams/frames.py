@@ -187,9 +187,9 @@ class Connection:
             self._out.append(_LENGTH.pack(1, FrameType.BYE))
 
     @property
-    def ack_waits(self) -> bool:
-        """Whether an acknowledgement has not gone out yet."""
-        return self._handed_over != self._received_acked
+    def unacknowledged(self) -> int:
+        """Batches that were handed over and whose acknowledgement has not gone out yet."""
+        return (self._handed_over - self._received_acked) & _MASK
 
     def data_to_send(self, *, lone_ack: bool = True) -> bytes:
         """All octets that wait to be sent; empty where there is nothing.
@@ -203,7 +203,7 @@ class Connection:
         if self._pong_due:
             self._pong_due = False
             self._out.append(_LENGTH.pack(1, FrameType.PONG))
-        waiting = (self._handed_over - self._received_acked) & _MASK
+        waiting = self.unacknowledged
         if waiting and (lone_ack or self._out or waiting >= WINDOW // 2):
             self._received_acked = self._handed_over
             self._out.append(_SEQ.pack(5, FrameType.ACK, self._handed_over))

@@ -163,7 +163,7 @@ class Link(asyncio.Protocol):
         data = connection.data_to_send(lone_ack=False)
         if data:
             transport.write(data)
-        if self._ack_timer is None and connection.ack_waits:
+        if self._ack_timer is None and connection.unacknowledged:
             self._ack_timer = self.loop.call_later(ACK_DELAY_S, self._acknowledge)
 
     def _acknowledge(self) -> None:
