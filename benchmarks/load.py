@@ -40,6 +40,8 @@ class Result:
     rcodes: dict[str, int]
     latencies_ms: list[float]
     """Sorted."""
+    interrupted: int = 0
+    """Under way when the run was told to end; neither completed nor lost."""
 
     @property
     def queries_per_second(self) -> float:
@@ -104,11 +106,14 @@ def parse(text: str) -> Result:
         seconds=_figure(text, r"Run time \(s\):\s+([0-9.]+)"),
         rcodes=rcodes,
         latencies_ms=latencies,
+        interrupted=int(_figure(text, r"Queries interrupted:\s+(\d+)", default=0.0)),
     )
 
 
-def _figure(text: str, pattern: str) -> float:
+def _figure(text: str, pattern: str, default: float | None = None) -> float:
     found = re.search(pattern, text)
     if found is None:
+        if default is not None:
+            return default
         raise LoadError(f"dnsperf's output lacks {pattern!r}: {text[-300:]}")
     return float(found[1])

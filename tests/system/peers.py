@@ -143,6 +143,8 @@ class Scripted:
                 try:
                     size = int.from_bytes(connection.recv(2), "big")
                     message = connection.recv(size)
+                    if not message:  # opened and closed again without a question
+                        continue
                     self._note(message)
                     for reply in self._answer(message):
                         connection.sendall(len(reply).to_bytes(2, "big") + reply)

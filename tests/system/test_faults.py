@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.load import parse
+
 from . import node as nodes
 from .conftest import forward_to
 from .load import Load, Question, Result, until
@@ -201,7 +203,7 @@ def test_a_hundred_takeovers_of_the_ingress_lose_no_query(victim: Node) -> None:
     """
     questions = victim.folder / "questions.txt"
     questions.write_text("".join(f"{q.name} A\n" for q in ZONE))
-    most = int(float(figure(dnsperf(victim, questions, "-l", "3").communicate()[0], "Queries per second")))
+    most = int(parse(dnsperf(victim, questions, "-l", "3").communicate()[0]).queries_per_second)
     before = kernel_drops(victim.port)
     # A query may wait while a new process starts on the same two cores, but must not be lost.
     load = dnsperf(victim, questions, "-l", "300", "-Q", str(min(most // 2, 4000)), "-q", "10000", "-t", "10")
@@ -211,13 +213,12 @@ def test_a_hundred_takeovers_of_the_ingress_lose_no_query(victim: Node) -> None:
     finally:
         load.send_signal(signal.SIGINT)
         told = load.communicate(timeout=30)[0]
-    sent, completed = int(figure(told, "Queries sent")), int(figure(told, "Queries completed"))
+    result = parse(told)
+    assert result.sent > 20_000, told
+    assert result.lost == 0, told
     # Those under way when it was told to end were not waited for: it counts them apart.
-    interrupted = int(figure(told, "Queries interrupted", "0"))
-    assert sent > 20_000, told
-    assert figure(told, "Queries lost") == "0", told
-    assert completed + interrupted == sent, told
-    assert interrupted < most // 2, told
+    assert result.completed + result.interrupted == result.sent, told
+    assert result.interrupted < most // 2, told
     assert kernel_drops(victim.port) == before
 
 
@@ -227,12 +228,6 @@ def dnsperf(node: Node, questions: Path, *arguments: str) -> subprocess.Popen[st
     roomy = ["-b", "8192", "-c", "8"]
     command = ["dnsperf", "-s", "127.0.0.1", "-p", str(node.port), "-d", str(questions), *roomy, *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def figure(told: str, name: str, default: str = "") -> str:
-    """One figure of dnsperf's report."""
-    found = (line.split(":")[1].split()[0] for line in told.splitlines() if line.strip().startswith(name + ":"))
-    return next(found, default)
 
 
 def kernel_drops(port: int) -> int:
