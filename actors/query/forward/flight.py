@@ -8,8 +8,8 @@ its attempts, with its time or with its budget.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -19,9 +19,10 @@ from raydns.schemas import dns
 from .faults import BadReply, Fault, UpstreamFailed
 from .message import Question
 from .reply import Reply
-from .upstream import Upstream, choose
-from .world import Timer
+from .upstream import HasState, Upstream, choose
+from .world import Timer, World
 
+_NEVER: Final = float("inf")
 _RETRYABLE: Final = frozenset(
     {
         Fault.TIMEOUT,
@@ -43,12 +44,7 @@ class AttemptedExchange(Protocol):
     wanted: bool
 
 
-class HasState(Protocol):
-    """What a flight knows of a server."""
-
-    @property
-    def state(self) -> Upstream:
-        """What is known of it."""
+S = TypeVar("S", bound=HasState)
 
 
 class Policy(msgspec.Struct, frozen=True, gc=False):
@@ -56,6 +52,7 @@ class Policy(msgspec.Struct, frozen=True, gc=False):
 
     attempts: int = 4
     backoff_s: float = 0.05
+    timeout_s: float = 5.0
 
 
 class Event(NamedTuple):
@@ -66,71 +63,68 @@ class Event(NamedTuple):
     upstream: str
 
 
-class Flight:
-    """See above. Its methods are called from the event loop; ``done`` is called once."""
+class Flight(Generic[S]):
+    """See above. Its methods are called from the event loop.
+
+    A subclass says how an exchange is started (``_launch``) and who hears of the end (``_landed``, called once).
+    Methods and not callables that are handed in: a flight that holds a function which holds the flight is garbage
+    that only the collector finds. With 1,200 such flights a second it stopped a query actor for 200 ms every 2 s.
+    """
 
     __slots__ = (
-        "_budget",
-        "_call_later",
-        "_clock",
-        "_done",
         "_excluded",
         "_fault",
-        "_last_sent_at",
-        "_launch",
         "_ours",
         "_outstanding",
         "_policy",
-        "_random",
         "_retry_at",
         "_servers",
         "_timer",
         "_tried",
         "answered_by",
         "attempts",
+        "budget",
         "ends_at",
         "events",
         "finished",
         "question",
+        "world",
     )
 
     def __init__(
         self,
         question: Question,
-        servers: Sequence[HasState],
+        servers: Sequence[S],
         budget: Budget,
-        timeout_s: float,
         policy: Policy,
-        *,
-        clock: Callable[[], float],
-        call_later: Callable[[float, Callable[[], None]], Timer],
-        random: Callable[[], float],
-        launch: Callable[[HasState, Flight], AttemptedExchange],
-        done: Callable[[Flight, Reply | Exception], None],
+        world: World,
     ) -> None:
-        now = clock()
+        ends_at = world.clock() + policy.timeout_s
         self.question = question
-        self.ends_at = min(now + timeout_s, budget.ends_at)
+        self.budget = budget
+        self.world = world
+        self._ours = budget.ends_at < ends_at  # whether the asker's time ends before the upstreams' time
+        self.ends_at = budget.ends_at if self._ours else ends_at
         self.attempts = 0
         self.events: list[Event] = []  # at most two an attempt
         self.finished = False
         self.answered_by = ""
-        self._ours = budget.ends_at < now + timeout_s  # whether the asker's time ends before the upstreams' time
-        self._servers = {server.state: server for server in servers}
-        self._budget = budget
+        self._servers = servers
         self._policy = policy
-        self._clock = clock
-        self._call_later = call_later
-        self._random = random
-        self._launch = launch
-        self._done = done
         self._tried: list[Upstream] = []
         self._excluded: list[Upstream] = []
-        self._outstanding: dict[int, tuple[AttemptedExchange, Upstream]] = {}
+        self._outstanding: dict[AttemptedExchange, Upstream] = {}
         self._fault: BadReply | None = None
-        self._retry_at = float("inf")
-        self._last_sent_at = now
+        self._retry_at = _NEVER
         self._timer: Timer | None = None
+
+    def _launch(self, server: S) -> None:
+        """Starts an exchange with a server; tells ``launched`` before."""
+        raise NotImplementedError
+
+    def _landed(self, result: Reply | Exception) -> None:
+        """It is over."""
+        raise NotImplementedError
 
     def start(self) -> None:
         """Makes the first attempt."""
@@ -138,7 +132,7 @@ class Flight:
 
     def result(self, exchange: AttemptedExchange, state: Upstream, outcome: Reply | BadReply | BudgetExhausted) -> None:
         """An exchange has ended."""
-        self._outstanding.pop(id(exchange), None)
+        self._outstanding.pop(exchange, None)
         if self.finished:
             return
         if isinstance(outcome, Reply):
@@ -149,25 +143,30 @@ class Flight:
         else:
             self._failed(state, outcome)
 
+    def abandon(self, error: Exception) -> None:
+        """Ends it whatever is under way."""
+        self._finish(error)
+
     def _failed(self, state: Upstream, bad: BadReply) -> None:
-        now = self._clock()
+        now = self.world.clock()
         self.events.append(Event(bad.fault.value, now, state.label))
         if self._fault is None or self._fault.fault in _TELLING:
             self._fault = bad
         if bad.fault not in _RETRYABLE:
             self._excluded.append(state)
         if self.attempts < self._policy.attempts and len(self._excluded) < len(self._servers):
-            pause = self._policy.backoff_s * (1 << (self.attempts - 1)) * (0.5 + self._random() / 2.0)
+            pause = self._policy.backoff_s * (1 << (self.attempts - 1)) * (0.5 + self.world.random() / 2.0)
             self._retry_at = min(self._retry_at, now + pause)
             self._arm()
         elif not self._outstanding:
             self._give_up()
 
     def _attempt(self) -> None:
-        now = self._clock()
-        self._retry_at = float("inf")
-        state = choose(list(self._servers), self._tried, self._excluded, now, self._random)
-        if state is None:
+        world = self.world
+        now = world.clock()
+        self._retry_at = _NEVER
+        server = choose(self._servers, self._tried, self._excluded, now, world.random)
+        if server is None:
             self.attempts = self._policy.attempts
             if self._outstanding:
                 self._arm()
@@ -175,37 +174,38 @@ class Flight:
                 self._give_up()
             return
         try:
-            self._budget.spend_query(now)
+            self.budget.spend_query(now)
         except BudgetExhausted as spent:
             self._finish(spent)
             return
+        state = server.state
         self.attempts += 1
         self._tried.append(state)
-        self._last_sent_at = now
         if self.attempts < self._policy.attempts:
-            self._retry_at = now + state.hedge_after_s * (1 << (self.attempts - 1)) * (1.0 + self._random() / 4.0)
-        self._launch(self._servers[state], self)
+            self._retry_at = now + state.hedge_after_s * (1 << (self.attempts - 1)) * (1.0 + world.random() / 4.0)
+        self._launch(server)
         if not self.finished:
             self._arm()
 
     def launched(self, exchange: AttemptedExchange, state: Upstream) -> None:
-        """Called by ``launch`` before the exchange starts, since it may end at once."""
-        self._outstanding[id(exchange)] = (exchange, state)
+        """Said by ``_launch`` before the exchange starts, since it may end at once."""
+        self._outstanding[exchange] = state
 
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        wake_at = min(self._retry_at, self.ends_at)
-        self._timer = self._call_later(max(wake_at - self._clock(), 0.0), self._on_timer)
+        wake_at = self._retry_at if self._retry_at < self.ends_at else self.ends_at
+        left_s = wake_at - self.world.clock()
+        self._timer = self.world.call_later(left_s if left_s > 0.0 else 0.0, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
-        now = self._clock()
+        now = self.world.clock()
         if now >= self.ends_at:
             self._give_up()
         elif now >= self._retry_at:
             if self._outstanding:
-                for _, state in self._outstanding.values():
+                for state in self._outstanding.values():
                     state.late()
                 self.events.append(Event("hedge", now, ""))
             else:
@@ -215,7 +215,7 @@ class Flight:
             self._arm()
 
     def _give_up(self) -> None:
-        if self._ours and self._clock() >= self.ends_at:
+        if self._ours and self.world.clock() >= self.ends_at:
             self._finish(DeadlinePassed("the query's deadline passed before an upstream answered", hint=""))
             return
         bad = self._fault or BadReply(Fault.TIMEOUT, "no upstream answered in time")
@@ -237,9 +237,9 @@ class Flight:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for exchange, _ in self._outstanding.values():
+        for exchange in self._outstanding:
             exchange.wanted = False
-        self._done(self, result)
+        self._landed(result)
 
 
 def _ede(bad: BadReply) -> int:

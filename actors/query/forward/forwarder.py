@@ -48,14 +48,48 @@ class Result(NamedTuple):
     joined: bool  # somebody else led the flight
 
 
-class _Running:
-    __slots__ = ("flight", "key", "waiting", "zone")
+_Key = tuple[bytes, int, Question]  # suffix of the rule, view, question: equal ones share a flight
 
-    def __init__(self, flight: Flight, key: tuple[bytes, int, Question], zone: bytes) -> None:
-        self.flight = flight
+
+class _Running(Flight[Server]):
+    """A flight of a forwarder, and who waits for it."""
+
+    __slots__ = ("_forwarder", "began", "key", "owns", "waiting", "zone")
+
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        key: _Key,
+        servers: Sequence[Server],
+        budget: Budget,
+        *,
+        policy: Policy,
+        zone: bytes,
+        owns: Owns,
+    ) -> None:
+        super().__init__(key[2], servers, budget, policy, forwarder.world)
         self.key = key
         self.zone = zone
+        self.owns = owns
+        self.began = forwarder.world.clock()
         self.waiting: list[asyncio.Future[Result]] = []
+        self._forwarder = forwarder
+
+    def _launch(self, server: Server) -> None:
+        lifetimes = self._forwarder.lifetimes
+        exchange = Exchange(
+            server, self.question, self.budget, self.ends_at, lifetimes=lifetimes, owns=self.owns, done=self._ended
+        )
+        self.launched(exchange, server.state)
+        exchange.start()
+
+    def _ended(self, exchange: Exchange, outcome: Outcome) -> None:
+        server = exchange.server
+        self.result(exchange, server.state, outcome)
+        self._forwarder.exchange_ended(server, self.question)
+
+    def _landed(self, result: Reply | Exception) -> None:
+        self._forwarder.flight_landed(self, result)
 
 
 class Forwarder:
@@ -85,7 +119,7 @@ class Forwarder:
         self._on_time = on_time
         self._servers: dict[tuple[str, int, str], Server] = {}
         self._by_rule: dict[Rule, tuple[int, list[Server]]] = {}  # with the version of names it was made from
-        self._flights: dict[tuple[bytes, int, Question], _Running] = {}
+        self._flights: dict[_Key, _Running] = {}
         self._closing: set[Server] = set()
         self._probing: set[Server] = set()
         self._names = HostNames(self._bootstrap, world.clock, world.random)
@@ -102,7 +136,7 @@ class Forwarder:
         self._config = forward
         self._own = own
         self._mark = mark
-        self._policy = Policy(forward.attempts, forward.backoff_ms / 1000.0)
+        self._policy = Policy(forward.attempts, forward.backoff_ms / 1000.0, forward.timeout_s)
         self._ports = PortRange(
             min(forward.port_min, forward.port_max), max(forward.port_min, forward.port_max), forward.sockets
         )
@@ -204,79 +238,45 @@ class Forwarder:
     async def _wait(self, running: _Running) -> Result:
         future: asyncio.Future[Result] = self.world.loop.create_future()
         running.waiting.append(future)
-        if running.flight.attempts == 0:  # the first to wait starts it
-            running.flight.start()
+        if running.attempts == 0:  # the first to wait starts it
+            running.start()
         return await future
 
-    def _start(
-        self, key: tuple[bytes, int, Question], servers: Sequence[Server], budget: Budget, owns: Owns
-    ) -> _Running:
-        question = key[2]
-        zone = zone_of(question.key)
+    def _start(self, key: _Key, servers: Sequence[Server], budget: Budget, owns: Owns) -> _Running:
+        zone = zone_of(key[2].key)
         if not self._shares.take(zone):
             raise UpstreamFailed(
                 Fault.BUSY,
                 f"too many names below {names.to_text(zone)} wait for upstreams already",
                 hint="query.in_flight_max bounds all of them together",
             )
-        began = self.world.clock()
-
-        def launch(server: object, flight: Flight) -> Exchange:
-            assert isinstance(server, Server)
-            exchange = Exchange(
-                server,
-                question,
-                budget,
-                flight.ends_at,
-                lifetimes=self.lifetimes,
-                owns=owns,
-                done=self._exchange_done(flight, server),
-            )
-            flight.launched(exchange, server.state)
-            exchange.start()
-            return exchange
-
-        flight = Flight(
-            question,
-            servers,
-            budget,
-            self._config.timeout_s,
-            self._policy,
-            clock=self.world.clock,
-            call_later=self.world.call_later,
-            random=self.world.random,
-            launch=launch,
-            done=lambda flight, result: self._flight_done(running, result, began),
-        )
-        running = self._flights[key] = _Running(flight, key, zone)
+        running = _Running(self, key, servers, budget, policy=self._policy, zone=zone, owns=owns)
+        self._flights[key] = running
         return running
 
-    def _exchange_done(self, flight: Flight, server: Server) -> Callable[[Exchange, Outcome], None]:
-        def done(exchange: Exchange, outcome: Outcome) -> None:
-            flight.result(exchange, server.state, outcome)
-            if server.state.breaker.wants_probe:
-                self._probe(server, flight.question)
-            self._close_unused(server)
+    def exchange_ended(self, server: Server, asked: Question) -> None:
+        """Said by a flight after each of its exchanges: what that means for the server."""
+        if server.state.breaker.wants_probe:
+            self._probe(server, asked)
+        self._close_unused(server)
 
-        return done
-
-    def _close_unused(self, server: Server) -> None:
-        if server in self._closing and not server.state.in_flight:
-            self._closing.discard(server)
-            server.close()
-
-    def _flight_done(self, running: _Running, result: Reply | Exception, began: float) -> None:
+    def flight_landed(self, running: _Running, result: Reply | Exception) -> None:
+        """Said by a flight at its end: whoever waits hears of it."""
         self._flights.pop(running.key, None)
         self._shares.give_back(running.zone)
-        flight = running.flight
-        self._on_time(self.world.clock() - began, isinstance(result, Reply))
+        self._on_time(self.world.clock() - running.began, isinstance(result, Reply))
         for future in running.waiting:
             if future.done():
                 continue
             if isinstance(result, Exception):
                 future.set_exception(result)
             else:
-                future.set_result(Result(result, flight.answered_by, flight.attempts, tuple(flight.events), False))
+                future.set_result(Result(result, running.answered_by, running.attempts, tuple(running.events), False))
+
+    def _close_unused(self, server: Server) -> None:
+        if server in self._closing and not server.state.in_flight:
+            self._closing.discard(server)
+            server.close()
 
     def _probe(self, server: Server, asked: Question) -> None:
         """Asks for the apex of the rule: a server that fails even there is broken, not just some zones."""
@@ -392,8 +392,7 @@ class Forwarder:
         """Ends everything; whoever still waits gets ``UpstreamFailed``."""
         await self._names.close()
         for running in list(self._flights.values()):
-            self._flight_done(running, UpstreamFailed(Fault.BUSY, "the query actor is closing"), self.world.clock())
-            running.flight.finished = True
+            running.abandon(UpstreamFailed(Fault.BUSY, "the query actor is closing"))
         for server in [*self._servers.values(), *self._closing]:
             server.close()
         self._servers.clear()

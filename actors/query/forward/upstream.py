@@ -7,7 +7,7 @@ else as well; a time-out doubles it. ``usual`` follows only ordinary answers and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from raydns.schemas.config.forward import BreakerConfig
 
@@ -117,50 +117,61 @@ class Upstream:
             self.breaker.bad_answer(name, began, now)
 
 
+class HasState(Protocol):
+    """A server, as far as the choice goes."""
+
+    @property
+    def state(self) -> Upstream:
+        """What is known of it."""
+
+
+S = TypeVar("S", bound=HasState)
+
+
 def choose(
-    upstreams: Sequence[Upstream],
+    servers: Sequence[S],
     tried: Sequence[Upstream],
     excluded: Sequence[Upstream],
     now: float,
     random: Callable[[], float],
-) -> Upstream | None:
+) -> S | None:
     """Whom to ask next; ``None`` if nobody is left.
 
     Args:
-        upstreams: all of a rule.
+        servers: all of a rule.
         tried: those that this question has been sent to already, in order: only asked again if nobody else is left.
         excluded: those whose answer to this question is known and no use.
         now: monotonic seconds.
         random: uniform in [0, 1).
     """
-    left = [u for u in upstreams if u not in excluded]
+    left = [s for s in servers if s.state not in excluded] if excluded else servers
     if not left:
         return None
-    fresh = [u for u in left if u not in tried]
     if len(left) == 1:
-        left[0].breaker.allows(now)  # so that an open breaker becomes half-open when its time is over
+        left[0].state.breaker.allows(now)  # so that an open breaker becomes half-open when its time is over
         return left[0]
-    usable = [u for u in fresh if u.breaker.allows(now)]
+    fresh = [s for s in left if s.state not in tried] if tried else left
+    usable = [s for s in fresh if s.state.breaker.allows(now)]
     if not usable:
         if fresh and len(fresh) == len(left):
             return min(fresh, key=_badness)  # all open: the least bad
-        usable = [u for u in left if u in tried and u.breaker.state is State.CLOSED] or left
-        return min(usable, key=_badness)
+        usable = [s for s in left if s.state in tried and s.state.breaker.state is State.CLOSED]
+        return min(usable or left, key=_badness)
     # A half-open one that was let through is the probe: asked now, or its turn is lost.
-    probe = next((u for u in usable if u.breaker.state is State.HALF_OPEN), None)
+    probe = next((s for s in usable if s.state.breaker.state is State.HALF_OPEN), None)
     if probe is not None:
         return probe
     best = min(usable, key=_score)
     if len(usable) > 1 and not tried and random() < EXPLORE:
-        others = [u for u in usable if u is not best]
+        others = [s for s in usable if s is not best]
         return others[int(random() * len(others))]
     return best
 
 
-def _score(upstream: Upstream) -> float:
-    return upstream.srtt
+def _score(server: HasState) -> float:
+    return server.state.srtt
 
 
-def _badness(upstream: Upstream) -> tuple[int, float, float]:
-    breaker = upstream.breaker
-    return (breaker.state is not State.CLOSED, breaker.open_until, upstream.srtt)
+def _badness(server: HasState) -> tuple[int, float, float]:
+    breaker = server.state.breaker
+    return (breaker.state is not State.CLOSED, breaker.open_until, server.state.srtt)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,7 @@ from raydns.actors.query.forward.message import Question
 from raydns.actors.query.forward.reply import Reply
 from raydns.actors.query.forward.udp import Address
 from raydns.actors.query.forward.upstream import Upstream
+from raydns.actors.query.forward.world import World
 from raydns.schemas.config.forward import BreakerConfig
 from tests.actors.query.kit import VirtualTime, name
 
@@ -54,36 +57,39 @@ class Stage:
             for port, script in enumerate(servers, 1)
         ]
         self.budget = budget or Budget(128, 100_000, 11, self.time.now + 100)
-        self.flight = Flight(
-            Question(name("a.example."), 1),
-            self.servers,
-            self.budget,
-            timeout_s,
-            Policy(4, 0.05),
-            clock=self.time.clock,
-            call_later=self.time.call_later,
-            random=lambda: 0.99,
-            launch=self._launch,
-            done=lambda _, result: self.results.append(result),
-        )
+        self.flight = StagedFlight(self, timeout_s)
         self.flight.start()
-
-    def _launch(self, server: object, flight: Flight) -> FakeExchange:
-        assert isinstance(server, FakeServer)
-        exchange = FakeExchange()
-        self.exchanges.append(exchange)
-        flight.launched(exchange, server.state)
-        self.asked.append((round(self.time.now - 1000.0, 3), server.state.address.port))
-        if server.outcome is not None:
-            outcome = server.outcome if isinstance(server.outcome, Reply) else BadReply(server.outcome)
-            self.time.call_later(server.delay, lambda: flight.result(exchange, server.state, outcome))
-        return exchange
 
     def run(self, seconds: float = 10.0) -> Reply | Exception:
         """The result; there is exactly one."""
         self.time.advance(seconds)
         assert len(self.results) == 1
         return self.results[0]
+
+
+class StagedFlight(Flight[FakeServer]):
+    """Its exchanges go as the stage's script says."""
+
+    def __init__(self, stage: Stage, timeout_s: float) -> None:
+        time = stage.time
+        nobody = cast("asyncio.AbstractEventLoop", None)  # a flight uses neither loop nor secure randomness
+        world = World(nobody, time.clock, time.clock, time.call_later, int, bytes, lambda: 0.99)
+        policy = Policy(4, 0.05, timeout_s)
+        super().__init__(Question(name("a.example."), 1), stage.servers, stage.budget, policy, world)
+        self.stage = stage
+
+    def _launch(self, server: FakeServer) -> None:
+        stage, state = self.stage, server.state
+        exchange = FakeExchange()
+        stage.exchanges.append(exchange)
+        self.launched(exchange, state)
+        stage.asked.append((round(stage.time.now - 1000.0, 3), state.address.port))
+        if server.outcome is not None:
+            outcome = server.outcome if isinstance(server.outcome, Reply) else BadReply(server.outcome)
+            stage.time.call_later(server.delay, lambda: self.result(exchange, state, outcome))
+
+    def _landed(self, result: Reply | Exception) -> None:
+        self.stage.results.append(result)
 
 
 def test_one_answer_is_one_exchange() -> None:
