@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from raydns.nodes.timers import Timers
 from raydns.schemas.cluster import FlushTable, RingTable
 
 from .failures import Failures
@@ -13,7 +14,6 @@ from .pool import Pool
 from .replies import Replies
 from .settings import Settings
 from .store import Entry, Store
-from .timers import Timers
 
 
 class ShardState:

@@ -303,7 +303,7 @@ class Desk:
         ede = wire.ede_option(item.ede, item.ede_text) if item.ede >= 0 else b""
         secure = bool(item.flags & AnswerFlag.SECURE)
         try:
-            stored = Stored(item.message, item.layout, target.query.question_end, secure=secure, ede=ede)
+            stored = Stored.of(item.message, item.layout, target.query.question_end, secure=secure, ede=ede)
         except MessageError as error:
             self.counters.answers_bad.inc("message")
             return Arrived(item, None, error.message)

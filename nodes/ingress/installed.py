@@ -97,7 +97,7 @@ class Installed:
         answer = self.zones.answer(query, view)
         if answer is None:
             return True  # it never falls through to a parent, a forwarder or the LLM
-        stored = Stored(answer.message, answer.layout, query.question_end, required=answer.required)
+        stored = Stored.of(answer.message, answer.layout, query.question_end, required=answer.required)
         hit = (stored, answer.incomplete_cname is not None)
         if len(self.zone_answers) >= ZONE_ANSWERS_MAX:
             self.zone_answers.clear()

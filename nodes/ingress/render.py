@@ -7,7 +7,10 @@ length as any spelling of it, so that compression pointers into it stay right wh
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Final
+
+import msgspec
 
 from raydns.schemas import dns, wire
 from raydns.schemas.config.server import ServerConfig
@@ -17,29 +20,31 @@ from raydns.schemas.wire import LAYOUT, Query
 ECHOED: Final = dns.OPCODE_MASK | dns.RD | dns.CD
 _KEPT: Final = dns.AA | dns.TC | dns.RCODE_MASK  # of the stored flags; the rest belongs to the query
 _COUNTS: Final = struct.Struct("!HHHH")
+_FLAGS_COUNTS: Final = struct.Struct("!HHHHH")
 _NOTHING: Final = _COUNTS.pack(1, 0, 0, 0)
 _NOTHING_BUT_OPT: Final = _COUNTS.pack(1, 0, 0, 1)
 TCP_SIZE_MAX: Final = dns.MESSAGE_SIZE_MAX
 
 
-class Stored:
-    """An answer in the form from which replies are made; TTLs are as they were when it was made."""
+class Stored(msgspec.Struct, gc=False, eq=False):
+    """An answer in the form from which replies are made; TTLs are as they were when it was made.
 
-    __slots__ = (
-        "counts",
-        "counts_opt",
-        "ede",
-        "flags",
-        "layout",
-        "question_end",
-        "required",
-        "secure",
-        "tail",
-        "ttls",
-    )
+    Not tracked by the garbage collector: it holds no container, and L1 holds a million of them.
+    """
 
-    def __init__(
-        self,
+    flags: int
+    counts: bytes
+    counts_opt: bytes
+    tail: bytes  # the records
+    layout: bytes  # one entry a record; each TTL's place has been checked
+    question_end: int
+    secure: bool
+    ede: bytes  # encoded option, or empty
+    required: int  # how many leading records a reply must hold or else say TC
+
+    @classmethod
+    def of(
+        cls,
         message: bytes,
         layout: bytes,
         question_end: int,
@@ -47,7 +52,7 @@ class Stored:
         secure: bool = False,
         ede: bytes = b"",
         required: int = -1,
-    ) -> None:
+    ) -> Stored:
         """Takes a message apart.
 
         Args:
@@ -65,37 +70,35 @@ class Stored:
         size = len(message)
         if size < question_end or question_end <= dns.HEADER_SIZE:
             raise MessageError("a stored answer is shorter than its question")
-        flags, qdcount, ancount, nscount, arcount = struct.unpack_from("!HHHHH", message, 2)
+        flags, qdcount, ancount, nscount, arcount = _FLAGS_COUNTS.unpack_from(message, 2)
         if qdcount != 1:
             raise MessageError("a stored answer has one question")
         if not layout and ancount + nscount + arcount:
             layout = wire.layout(message, question_end)
         if len(layout) != LAYOUT.size * (ancount + nscount + arcount):
             raise MessageError("a layout that does not fit its message")
-        self.flags: int = flags & _KEPT
-        self.counts = _COUNTS.pack(1, ancount, nscount, arcount)
-        self.counts_opt = _COUNTS.pack(1, ancount, nscount, arcount + 1)
-        self.tail = message[question_end:]
-        self.layout = layout
-        self.question_end = question_end
-        self.secure = secure
-        self.ede = ede  # encoded option, or empty
-        if required < 0:
-            # RFC 9471: a referral whose glue does not fit has to say so.
-            referral = not ancount and nscount > 0 and not flags & (dns.AA | dns.RCODE_MASK)
-            required = ancount + nscount + (arcount if referral else 0)
-        self.required = required
-        ttls: list[tuple[int, int]] = []
         behind = question_end
         for owner_at, ttl_at, _, _ in LAYOUT.iter_unpack(layout):
             if owner_at != behind or not owner_at < ttl_at <= size - 6:
                 raise MessageError("a layout that does not follow its message")
-            behind = ttl_at + 6 + int.from_bytes(message[ttl_at + 4 : ttl_at + 6], "big")
-            ttl = int.from_bytes(message[ttl_at : ttl_at + 4], "big")
-            ttls.append((ttl_at - question_end, 0 if ttl > 0x7FFFFFFF else ttl))  # RFC 2181 section 8
+            behind = ttl_at + 6 + (message[ttl_at + 4] << 8 | message[ttl_at + 5])
         if behind != size:
             raise MessageError("a stored answer ends elsewhere than its last record")
-        self.ttls = tuple(ttls)
+        if required < 0:
+            # RFC 9471: a referral whose glue does not fit has to say so.
+            referral = not ancount and nscount > 0 and not flags & (dns.AA | dns.RCODE_MASK)
+            required = ancount + nscount + (arcount if referral else 0)
+        return cls(
+            flags & _KEPT,
+            _COUNTS.pack(1, ancount, nscount, arcount),
+            _COUNTS.pack(1, ancount, nscount, arcount + 1),
+            message[question_end:],
+            layout,
+            question_end,
+            secure,
+            ede,
+            required,
+        )
 
     @property
     def rcode(self) -> int:
@@ -105,16 +108,24 @@ class Stored:
     def aged(self, age: int) -> bytes:
         """The records with every TTL lowered by ``age`` seconds, never below zero."""
         tail = bytearray(self.tail)
-        for at, ttl in self.ttls:
+        for at, ttl in self.ttls():
             tail[at : at + 4] = (ttl - age if ttl > age else 0).to_bytes(4, "big")
         return bytes(tail)
 
     def capped(self, ttl_max: int) -> bytes:
         """The records with no TTL above ``ttl_max``: what a stale answer says (RFC 8767 section 5)."""
         tail = bytearray(self.tail)
-        for at, ttl in self.ttls:
+        for at, ttl in self.ttls():
             tail[at : at + 4] = min(ttl, ttl_max).to_bytes(4, "big")
         return bytes(tail)
+
+    def ttls(self) -> Iterator[tuple[int, int]]:
+        """Each TTL's offset in ``tail``, and its seconds."""
+        tail, end = self.tail, self.question_end
+        for _, ttl_at, _, _ in LAYOUT.iter_unpack(self.layout):
+            at = ttl_at - end
+            ttl = int.from_bytes(tail[at : at + 4], "big")
+            yield at, 0 if ttl > 0x7FFFFFFF else ttl  # RFC 2181 section 8
 
 
 class Renderer:

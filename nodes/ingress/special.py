@@ -134,7 +134,7 @@ def build(query: Query, flags: int, answers: list[Record], authority: list[Recor
     header = struct.pack("!HHHHHH", 0, dns.QR | flags, 1, len(answers), len(authority), 0)
     question = query.key + struct.pack("!HH", query.qtype, query.qclass)
     message = header + question + body
-    return Stored(message, wire.layout(message, query.question_end), query.question_end)
+    return Stored.of(message, wire.layout(message, query.question_end), query.question_end)
 
 
 class Chaos:

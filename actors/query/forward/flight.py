@@ -8,6 +8,7 @@ its attempts, with its time or with its budget.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -63,7 +64,7 @@ class Event(NamedTuple):
     upstream: str
 
 
-class Flight(Generic[S]):
+class Flight(ABC, Generic[S]):
     """See above. Its methods are called from the event loop.
 
     A subclass says how an exchange is started (``_launch``) and who hears of the end (``_landed``, called once).
@@ -118,13 +119,13 @@ class Flight(Generic[S]):
         self._retry_at = _NEVER
         self._timer: Timer | None = None
 
+    @abstractmethod
     def _launch(self, server: S) -> None:
         """Starts an exchange with a server; tells ``launched`` before."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _landed(self, result: Reply | Exception) -> None:
         """It is over."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Makes the first attempt."""

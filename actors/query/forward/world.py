@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from raydns.nodes.timers import Clockwork
+
 from .chance import Chance
 
 
@@ -40,4 +42,5 @@ def real_world() -> World:
     """The running loop, the machine's clocks and the kernel's randomness."""
     loop = asyncio.get_running_loop()
     chance = Chance()
-    return World(loop, time.monotonic, time.time, loop.call_later, chance.below, chance.octets, random.random)
+    timers = Clockwork(loop, time.monotonic)
+    return World(loop, time.monotonic, time.time, timers.call_later, chance.below, chance.octets, random.random)

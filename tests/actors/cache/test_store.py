@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from raydns.actors.cache.failures import Failures
 from raydns.actors.cache.store import OVERHEAD, Entry, Store
-from raydns.actors.cache.timers import Timers
 
 
 def put(store: Store, key: bytes, size: int = 100, now: float = 0.0, until: float = 1e9) -> Entry:
@@ -146,18 +145,3 @@ def test_failures_double_up_to_a_bound_and_are_few() -> None:
         failures.add(key, now, 5.0, 300.0)
     assert len(failures) == 3
     assert failures.get(b"a", now) is None
-
-
-@given(st.lists(st.floats(0, 50), max_size=60))
-def test_timers_are_never_early_and_at_most_a_bucket_late(dues: list[float]) -> None:
-    """Each thing comes out exactly once, not before it is due, and within 20 ms after."""
-    timers: Timers[float] = Timers()
-    for due in dues:
-        timers.add(due, due)
-    seen: list[float] = []
-    while (at := timers.next()) is not None:
-        for due in timers.take(at):
-            assert due <= at <= due + 0.02 + 1e-9
-            seen.append(due)
-    assert sorted(seen) == sorted(dues)
-    assert not timers

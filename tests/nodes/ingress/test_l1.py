@@ -24,7 +24,7 @@ def made(name: str, *, ttl: int = 300, **more: int) -> tuple[Key, Stored, Answer
     octets = query_octets(name)
     item = answer(QueryItem(1, octets, 1000), "A 192.0.2.1", ttl=ttl, **more)
     query = wire.parse_query(octets)
-    return (query.key, facet(1, 1, do=False, cd=False)), Stored(item.message, item.layout, query.question_end), item
+    return (query.key, facet(1, 1, do=False, cd=False)), Stored.of(item.message, item.layout, query.question_end), item
 
 
 def light(number: int) -> tuple[Key, Stored, AnswerItem]:
@@ -32,7 +32,7 @@ def light(number: int) -> tuple[Key, Stored, AnswerItem]:
     name = names.from_text(f"n{number}.example.")
     octets = struct.pack("!HHHHHH", 0, 0x100, 1, 0, 0, 0) + name + b"\x00\x01\x00\x01"
     item = quick(QueryItem(1, octets, 1000))
-    return (name, facet(1, 1, do=False, cd=False)), Stored(item.message, item.layout, len(octets)), item
+    return (name, facet(1, 1, do=False, cd=False)), Stored.of(item.message, item.layout, len(octets)), item
 
 
 def cache(flushes: list[Flush] | None = None, **config: object) -> AnswerCache:
@@ -72,8 +72,8 @@ def test_facets_do_not_mix() -> None:
 def test_a_ttl_is_never_negative(ttl: int, age: float) -> None:
     """Whatever the age, every TTL is what is left of it, or zero."""
     _, stored, _ = light(1)
-    stored.ttls = ((stored.ttls[0][0], ttl),)
-    at = stored.ttls[0][0]
+    ((at, _),) = stored.ttls()
+    stored.tail = stored.tail[:at] + ttl.to_bytes(4, "big") + stored.tail[at + 4 :]
     tail = stored.aged(int(age))
     assert int.from_bytes(tail[at : at + 4], "big") == max(ttl - int(age), 0)
     capped = stored.capped(30)
@@ -112,7 +112,7 @@ def test_a_failure_never_replaces_an_answer_that_can_serve_stale() -> None:
     l1 = cache()
     key, stored, item = made("www.example.com", ttl=10)
     failed = answer(QueryItem(1, query_octets("www.example.com"), 1000), rcode=2, fresh_s=5)
-    failure = Stored(failed.message, failed.layout, stored.question_end)
+    failure = Stored.of(failed.message, failed.layout, stored.question_end)
     assert l1.store(key, failure, failed, 0.0)
     assert l1.store(key, stored, item, 1.0)
     assert l1.store(key, failure, failed, 20.0) is None

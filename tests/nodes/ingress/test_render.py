@@ -23,7 +23,7 @@ from .harness import answer, ask
 def stored_for(query: bytes, *records: str, **more: object) -> Stored:
     """A stored answer for this query."""
     item = answer(QueryItem(1, query, 1000), *records, **more)  # type: ignore[arg-type]
-    return Stored(item.message, item.layout, wire.parse_query(query).question_end)
+    return Stored.of(item.message, item.layout, wire.parse_query(query).question_end)
 
 
 def reply(query: bytes, stored: Stored, limit: int = 65535, ra: int = numbers.RA) -> dns.message.Message:
@@ -145,20 +145,20 @@ def test_a_torn_message_is_refused(cut: int) -> None:
     """A stored message whose layout points beyond it raises ``MessageError`` and nothing else."""
     item = answer(QueryItem(1, ask("www.example.com"), 1000), "A 192.0.2.1")
     with pytest.raises(MessageError):
-        Stored(item.message[:cut], item.layout, 33)
+        Stored.of(item.message[:cut], item.layout, 33)
 
 
 def test_a_layout_is_made_where_it_is_missing() -> None:
     """A sender may leave the layout out."""
     item = answer(QueryItem(1, ask("www.example.com"), 1000), "A 192.0.2.1", "A 192.0.2.2")
-    assert Stored(item.message, b"", 33).layout == item.layout
+    assert Stored.of(item.message, b"", 33).layout == item.layout
 
 
 @given(st.binary(max_size=200), st.binary(max_size=60), st.integers(0, 250))
 def test_no_octets_break_it(message: bytes, layout: bytes, end: int) -> None:
     """Arbitrary octets from above are refused as ``MessageError``."""
     try:
-        stored = Stored(message, layout, end)
+        stored = Stored.of(message, layout, end)
     except MessageError:
         return
     stored.aged(5)
