@@ -157,7 +157,9 @@ def read_master(file: Path) -> str:
             raise ZoneFileError(f"has more than {SIZE_MAX} octets", where=str(file), hint=hint)
         return _without_stray_octets(file.read_text("utf-8", "surrogateescape"))
     except FileNotFoundError:
-        raise ZoneFileError("no such file", where=str(file)) from None
+        raise ZoneFileError(
+            "no such file", where=str(file), hint="paths are taken from where the command runs"
+        ) from None
     except OSError as error:
         raise ZoneFileError(f"cannot be read: {error.strerror}", where=str(file)) from error
 
