@@ -6,6 +6,7 @@ nowhere else.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -69,15 +70,20 @@ class HeadPorts:
 
 
 def head_ports(config: Config, state_dir: StateDir) -> HeadPorts:
-    """The head's ports: those of its last start if they are remembered, else free ones."""
+    """The head's ports: those of its last start if they are remembered, else free ones.
+
+    Who starts Ray and who waits for it ask at the same moment, in two processes: both get the same.
+    """
     path = state_dir.path / "ray-ports.json"
-    try:
-        ports = HeadPorts(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        ports = HeadPorts(*free_ports(3))
-    if config.cluster.ray_port:
-        ports = replace(ports, gcs=config.cluster.ray_port)
-    write_atomically(path, json.dumps(asdict(ports)).encode())
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+        try:
+            ports = HeadPorts(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            ports = HeadPorts(*free_ports(3))
+        if config.cluster.ray_port:
+            ports = replace(ports, gcs=config.cluster.ray_port)
+        write_atomically(path, json.dumps(asdict(ports)).encode())
     return ports
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,22 @@ def test_ports_of_the_head_survive_a_restart(state_dir: StateDir) -> None:
     assert fixed.gcs == 7001
     (state_dir.path / "ray-ports.json").write_text("not json")
     assert ray_settings.head_ports(Config(), state_dir).gcs > 1023
+
+
+def test_whoever_asks_first_decides_the_ports_for_all(tmp_path: Path) -> None:
+    """Launcher and bootstrap ask at once: with two answers the bootstrap waited for a GCS that was elsewhere."""
+    for turn in range(20):
+        state_dir = StateDir(tmp_path / str(turn))
+        state_dir.create()
+        together = threading.Barrier(4)
+
+        def ask(barrier: threading.Barrier = together, place: StateDir = state_dir) -> ray_settings.HeadPorts:
+            barrier.wait(10)
+            return ray_settings.head_ports(Config(), place)
+
+        with ThreadPoolExecutor(4) as threads:
+            asked = [threads.submit(ask) for _ in range(4)]
+            assert len({answer.result(10) for answer in asked}) == 1
 
 
 def test_a_machine_by_itself_keeps_ray_on_loopback(state_dir: StateDir) -> None:
