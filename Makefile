@@ -6,8 +6,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 
-# The distribution's own Python first: it is built with profile-guided optimization, which pyenv's mostly is not, and
-# answers a fifth more misses (docs/decisions/0010). Next, one that can make environments; last, one that cannot, for its hint.
+# The distribution's own Python first: it is built with profile-guided optimization, which pyenv's mostly is not:
+# that one spends an eighth more on a miss (docs/decisions/0010). Next, one that can make environments; last, one that cannot, for its hint.
 PYTHONS := /usr/bin/python3 python3 python3.11 python3.12 python3.13 python3.14
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 first = $(firstword $(foreach name,$(PYTHONS),$(shell $(name) -c '$($(1))$(FITS)' >/dev/null 2>&1 && echo $(name))))

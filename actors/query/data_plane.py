@@ -130,6 +130,7 @@ class DataPlane:
             self.in_flight += 1
             task = loop.create_task(self._answer(item, now, responder))
             self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, item: QueryItem, now: float, responder: Responder) -> None:
         assert self._pipeline is not None
@@ -145,8 +146,6 @@ class DataPlane:
             answer = _failure(item, "internal error")
         finally:
             self.in_flight -= 1
-            if (me := asyncio.current_task()) is not None:  # not by a callback of the task: that is one more turn
-                self._tasks.discard(me)
         responder.answer(answer)
         self.measures.answered(answer, outcome_of(answer), time.monotonic() - now)
 

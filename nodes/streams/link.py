@@ -101,8 +101,7 @@ class Link(asyncio.Protocol):
             log.exception("stream_handler_failed", extra={"peer": self.peer})
             self.abort("the handler failed")
             return
-        if not self._scheduled:
-            self.flush()  # what this read made us answer; a turn of the loop costs more than all that a batch needs
+        self.schedule()
 
     def pause_writing(self) -> None:
         """The transport is full: no more pulls, and no more reading of what would make us answer."""
